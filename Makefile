@@ -1,0 +1,37 @@
+# The tasks of pixi.toml for a machine that has only Python, git and make.
+# Each task runs the same command there and here; a test compares the two files.
+
+PYTHON_FOR_VENV ?= python3
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+PIP := $(PYTHON) -m pip install --disable-pip-version-check --quiet
+INSTALLED := $(VENV)/.installed
+
+.PHONY: train test check bench build clean
+
+train: build
+	$(PYTHON) examples/python/digits.py
+
+test: build
+	$(PYTHON) tools/suite.py
+
+check: build
+	$(PYTHON) tools/check.py
+
+bench: build
+	$(PYTHON) benchmarks/optimizer_step.py
+
+build: $(INSTALLED)
+	$(PYTHON) tools/kernels.py --if-stale
+
+# torch first and alone: whatever needs it later finds it installed, and a CPU
+# build is taken where pip knows of one (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS).
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON_FOR_VENV) -m venv $(VENV)
+	$(PIP) --constraint constraints.txt torch numpy
+	$(PIP) --constraint constraints.txt hatchling editables mojo-compiler
+	$(PIP) --constraint constraints.txt --no-build-isolation --editable '.[dev,examples]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist build python/hotloop/_kernels.*

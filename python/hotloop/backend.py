@@ -1,0 +1,207 @@
+"""Which backend runs the hot loops, and why: the one process-wide choice.
+
+`native` runs the Mojo kernels on CPU tensors; `torch` runs torch's own operators. The
+choice is made once, at the first use, from two environment variables:
+
+- `HOTLOOP_BACKEND`: `auto` (default) takes the kernels where they can run, `native`
+  turns every fallback to torch into a `BackendError`, `torch` never loads the kernels.
+- `HOTLOOP_CPU`: `v3` (AVX2 and FMA) or `v4` (AVX-512) instead of the best that this CPU has.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.machinery
+import importlib.util
+import json
+import logging
+import os
+import platform
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from hotloop.errors import BackendError
+from hotloop.runtime import Runtime
+
+__all__ = ["Backend", "current", "describe"]
+
+#: The sizes of all shared structures, in the order of `layout` in
+#: `shared/bindings/extension.mojo`. Kernels with others are not used.
+LAYOUT = {
+    "block": 256,
+    "row": 12,
+    "record": 16,
+    "context": 8,
+    "launch": 12,
+    "plan": 4,
+    "handle": 5,
+    "runtime": Runtime.WORDS,
+    "kernels": 21,
+}
+
+_V3 = {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"}
+_V4 = _V3 | {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"}
+#: The CPU levels with kernels, best first, and the flags of /proc/cpuinfo that each needs.
+CPU_LEVELS = {"v4": _V4, "v3": _V3}
+
+_PACKAGE = Path(__file__).parent
+_MANIFEST = _PACKAGE / "_kernels.json"
+_logger = logging.getLogger("hotloop")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The choice of a process.
+
+    Attributes:
+        name: "native" or "torch".
+        reason: Why it was chosen, one line.
+        is_strict: Whether a fallback to torch is an error.
+        cpu_level: The level of the kernels, "v3" or "v4"; None on torch.
+        kernels: The extension module; None on torch.
+        runtime: libtorch's functions; None on torch.
+    """
+
+    name: str
+    reason: str
+    is_strict: bool = False
+    cpu_level: str | None = None
+    kernels: ModuleType | None = None
+    runtime: Runtime | None = None
+
+
+class _Unavailable(Exception):
+    """The kernels cannot be used, for the reason given."""
+
+
+@functools.cache
+def current() -> Backend:
+    """Return the backend of this process, choosing it at the first call.
+
+    Raises:
+        BackendError: If `HOTLOOP_BACKEND` or `HOTLOOP_CPU` has an unknown value, or
+            `HOTLOOP_BACKEND=native` and the kernels cannot be used.
+    """
+    mode = _read_choice("HOTLOOP_BACKEND", ("auto", "native", "torch")) or "auto"
+    level = _read_choice("HOTLOOP_CPU", tuple(CPU_LEVELS))
+    if mode == "torch":
+        return Backend("torch", "HOTLOOP_BACKEND=torch")
+    try:
+        return _load_native(level, is_strict=mode == "native")
+    except _Unavailable as error:
+        if mode == "native":
+            raise BackendError(
+                f"HOTLOOP_BACKEND=native, but the kernels cannot be used: {error}. "
+                "Set HOTLOOP_BACKEND=auto to fall back to torch."
+            ) from error
+        _logger.warning("hotloop runs on torch, without its kernels: %s", error)
+        return Backend("torch", str(error))
+
+
+def describe() -> str:
+    """Return a line for the backend and its reason, and one for each detail."""
+    backend = current()
+    lines = [f"backend: {backend.name} ({backend.reason})"]
+    if backend.runtime is not None:
+        access = "libtorch" if backend.runtime.accessors else "Python"
+        detail = f" ({backend.runtime.reason})" if backend.runtime.reason else ""
+        lines.append(f"tensor access: {access}{detail}")
+    lines.append(f"threads: {torch.get_num_threads()} (torch.set_num_threads)")
+    return "\n".join(lines)
+
+
+def cpu_flags() -> set[str]:
+    """Return the flags that every CPU of this machine has; empty if unknown."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    lines = {line for line in text.splitlines() if line.startswith("flags")}
+    flags = [set(line.partition(":")[2].split()) for line in lines]
+    return set.intersection(*flags) if flags else set()
+
+
+def _read_choice(variable: str, allowed: tuple[str, ...]) -> str | None:
+    value = os.environ.get(variable)
+    if value in (None, ""):
+        return None
+    if value not in allowed:
+        raise BackendError(f"{variable} must be one of {', '.join(allowed)}, got {value!r}")
+    return value
+
+
+def _load_native(level: str | None, is_strict: bool) -> Backend:
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        raise _Unavailable(f"no kernels for {platform.system()} on {platform.machine()}")
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        raise _Unavailable("the kernels do not run on a free-threaded Python")
+    level, reason = _choose_level(level)
+    kernels = _load_kernels(level)
+    try:
+        runtime = Runtime(kernels)
+    except AttributeError as error:
+        raise _Unavailable(f"torch {torch.__version__} is too old: {error}") from error
+    return Backend("native", reason, is_strict, level, kernels, runtime)
+
+
+def _choose_level(level: str | None) -> tuple[str, str]:
+    flags = cpu_flags()
+    if level is not None:
+        missing = sorted(CPU_LEVELS[level] - flags)
+        if missing:
+            raise _Unavailable(f"HOTLOOP_CPU={level}, but this CPU lacks {' '.join(missing)}")
+        return level, f"x86-64-{level} kernels, HOTLOOP_CPU={level}"
+    for name, needed in CPU_LEVELS.items():
+        if needed <= flags:
+            return name, f"x86-64-{name} kernels, the best this CPU runs"
+    missing = sorted(_V3 - flags)
+    raise _Unavailable(f"this CPU lacks {' '.join(missing)}, which the kernels need")
+
+
+def _load_kernels(level: str) -> ModuleType:
+    rebuild = "reinstall hotloop, or run `make build` in a checkout"
+    try:
+        manifest = json.loads(_MANIFEST.read_text())
+        path = _PACKAGE / f"_kernels.{level}.so"
+        content = path.read_bytes()
+        expected = manifest["sha256"][path.name]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _Unavailable(f"the kernels are missing ({error}); {rebuild}") from error
+    # Loading a damaged shared object can kill the process, so its bytes come first.
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise _Unavailable(f"{path.name} is damaged (checksum differs); {rebuild}")
+    loader = importlib.machinery.ExtensionFileLoader("hotloop._kernels", str(path))
+    spec = importlib.util.spec_from_file_location("hotloop._kernels", path, loader=loader)
+    if spec is None:
+        raise _Unavailable(f"{path.name} is not importable; {rebuild}")
+    try:
+        kernels = importlib.util.module_from_spec(spec)
+        loader.exec_module(kernels)
+    except ImportError as error:
+        raise _Unavailable(f"{path.name} cannot be loaded ({error}); {rebuild}") from error
+    _check_layout(kernels, rebuild)
+    _warn_if_stale()
+    return kernels
+
+
+def _check_layout(kernels: ModuleType, rebuild: str) -> None:
+    words = np.zeros(64, np.int64)
+    count = kernels.layout(words.ctypes.data)
+    if words[:count].tolist() != list(LAYOUT.values()):
+        raise _Unavailable(f"the kernels belong to another version of hotloop; {rebuild}")
+
+
+def _warn_if_stale() -> None:
+    """Say so if a checkout's Mojo sources are newer than its kernels."""
+    sources = _PACKAGE.parents[1] / "shared"
+    if not (sources / "bindings").is_dir():
+        return
+    newest = max(path.stat().st_mtime for path in sources.rglob("*.mojo"))
+    if newest > _MANIFEST.stat().st_mtime:
+        _logger.warning("hotloop's kernels are older than shared/: run `make build`")

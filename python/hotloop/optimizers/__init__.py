@@ -1,0 +1,7 @@
+"""Drop-in `torch.optim` optimizers whose step is a Mojo kernel on CPU tensors."""
+
+from hotloop.optimizers.adam import Adam
+from hotloop.optimizers.adamw import AdamW
+from hotloop.optimizers.sgd import SGD
+
+__all__ = ["SGD", "Adam", "AdamW"]

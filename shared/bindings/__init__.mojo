@@ -1,0 +1,1 @@
+"""The one door from CPython to the kernels."""

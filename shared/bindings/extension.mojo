@@ -1,0 +1,110 @@
+"""The CPython module `hotloop._kernels`.
+
+It is written against the C API, with nothing of Mojo's runtime, so that the
+binary needs neither Mojo nor a certain version of Python.
+"""
+
+from shared.training.core import Words, words_at
+from shared.training.core.table import (
+    BLOCK,
+    RECORD_WORDS,
+    ROW_WORDS,
+    ContextWord,
+)
+
+from shared.bindings.kernels import Kernel
+from shared.bindings.plan import HandleWord, LaunchWord, PlanWord, run_plan
+from shared.bindings.python import (
+    allocate_words,
+    create_module,
+    has_error,
+    new_int,
+    raise_error,
+    read_int,
+    write_method,
+)
+from shared.bindings.torch import RuntimeWord, Torch
+
+
+
+comptime LAYOUT_WORDS = 9
+
+
+def _layout(self_: Int, args: Words, count: Int) abi("C") -> Int:
+    if count != 1:
+        return raise_error("TypeError\0", "layout() takes 1 argument\0")
+    var address = read_int(Int(args[unsafe_offset=0]))
+    if has_error():
+        return 0
+    var out = words_at(address)
+    out[unsafe_offset=0] = BLOCK
+    out[unsafe_offset=1] = ROW_WORDS
+    out[unsafe_offset=2] = RECORD_WORDS
+    out[unsafe_offset=3] = ContextWord.END
+    out[unsafe_offset=4] = LaunchWord.END
+    out[unsafe_offset=5] = PlanWord.END
+    out[unsafe_offset=6] = HandleWord.END
+    out[unsafe_offset=7] = RuntimeWord.END
+    out[unsafe_offset=8] = Kernel.END
+    return new_int(LAYOUT_WORDS)
+
+
+def _step(self_: Int, args: Words, count: Int) abi("C") -> Int:
+    if count != 1:
+        return raise_error("TypeError\0", "step() takes 1 argument\0")
+    var address = read_int(Int(args[unsafe_offset=0]))
+    if has_error():
+        return 0
+    return new_int(run_plan(words_at(address)))
+
+
+def _probe(self_: Int, args: Words, count: Int) abi("C") -> Int:
+    if count != 2:
+        return raise_error("TypeError\0", "probe() takes 2 arguments\0")
+    var runtime = read_int(Int(args[unsafe_offset=0]))
+    var handle = read_int(Int(args[unsafe_offset=1]))
+    if has_error():
+        return 0
+    var torch = Torch(words_at(runtime))
+    torch.bump_version(handle)
+    var grad = torch.grad(handle)
+    return new_int(0 if grad == 0 else torch.data_pointer(grad))
+
+
+@export
+def PyInit__kernels() abi("C") -> Int:
+    """Creates the module; CPython calls it at import.
+
+    Returns:
+        A new reference, or 0 with an exception set.
+    """
+    var methods = allocate_words(4 * 4)
+    write_method(
+        methods,
+        0,
+        "layout\0",
+        _layout,
+        "layout(address, /)\n--\n\nWrite the sizes of all shared structures"
+        " and return how many there are.\0",
+    )
+    write_method(
+        methods,
+        1,
+        "step\0",
+        _step,
+        "step(plan, /)\n--\n\nTake one optimizer step by the plan at an address."
+        " Return 0, or 1 if the plan has become stale and nothing was done.\0",
+    )
+    write_method(
+        methods,
+        2,
+        "probe\0",
+        _probe,
+        "probe(runtime, handle, /)\n--\n\nBump a tensor's version and return the"
+        " address of its gradient, or 0.\0",
+    )
+    return create_module(
+        "_kernels\0",
+        "hotloop's kernels: one optimizer step in one call.\0",
+        methods,
+    )

@@ -1,0 +1,263 @@
+"""A step of a whole optimizer: check that nothing moved, then run the kernels.
+
+A plan is words that Python wrote once (`python/hotloop/optimizers/plan.py`). Each
+step reads the tensors' addresses anew and compares everything else that the
+program may have changed since, so that Python rebuilds a plan only when it has to.
+"""
+
+from shared.training.core import (
+    Context,
+    TensorRow,
+    TorchExecutor,
+    Words,
+    words_at,
+)
+from shared.training.core.table import (
+    STATES_MAX,
+    ContextWord,
+    RowWord,
+)
+
+from .kernels import run_kernel
+from .python import ReleasedGIL, dict_matches, list_matches
+from .torch import RuntimeWord, Torch
+
+comptime GIL_WORK = 16384
+"""Steps of less work, some 5 microseconds, keep the GIL."""
+
+comptime NO_DATA = 1
+"""Stands for the address of an existing gradient without elements."""
+
+
+struct PlanWord:
+    """Where each field of a plan lies, in words."""
+
+    comptime RUNTIME = 0
+    """Address of the runtime's words, `RuntimeWord`."""
+    comptime OBJECTS = 1
+    """Address of the recorded Python objects, or 0 to check nothing."""
+    comptime STATE_IS_SHARED = 2
+    """Whether anybody else may hold the optimizer's state, and so change it."""
+    comptime LAUNCHES = 3
+    """Number of launches; the addresses of their contexts follow."""
+    comptime END = 4
+    """Number of words before the launches."""
+
+
+struct LaunchWord:
+    """What a launch's context holds behind the words that kernels read."""
+
+    comptime KERNEL = ContextWord.END
+    """Which kernel to run."""
+    comptime DTYPE = ContextWord.END + 1
+    """libtorch's number of the tensors' dtype."""
+    comptime HANDLES = ContextWord.END + 2
+    """Address of the handles, `HandleWord`, of each tensor."""
+    comptime HELD = ContextWord.END + 3
+    """Address of scratch for one handle of each tensor."""
+    comptime END = ContextWord.END + 4
+    """Number of words."""
+
+
+struct HandleWord:
+    """Where each handle of a tensor's row lies, in words."""
+
+    comptime PARAM = 0
+    """The parameter."""
+    comptime STATE = 1
+    """Up to `STATES_MAX` state tensors; 0 where there is none."""
+    comptime STEP = 4
+    """The count of applied steps; 0 if the plan counts, for want of a tensor."""
+    comptime END = 5
+    """Number of words."""
+
+
+struct Outcome:
+    """What a step reports to Python."""
+
+    comptime DONE = 0
+    """Every tensor with a gradient was updated."""
+    comptime CHANGED = 1
+    """Something differs from what the plan recorded; nothing was touched."""
+
+
+def run_plan(plan: Words) -> Int:
+    """Takes one step, unless something changed since the plan was made.
+
+    Args:
+        plan: The words of the plan.
+
+    Returns:
+        One of `Outcome`.
+    """
+    var torch = Torch(words_at(Int(plan[unsafe_offset=PlanWord.RUNTIME])))
+    var launches = Int(plan[unsafe_offset=PlanWord.LAUNCHES])
+    var objects = Int(plan[unsafe_offset=PlanWord.OBJECTS])
+    var is_checked = objects != 0
+    var is_shared = plan[unsafe_offset=PlanWord.STATE_IS_SHARED] != 0
+    var work = 0
+    if is_checked and not _objects_match(
+        words_at(objects), is_shared, torch.scratch()
+    ):
+        return Outcome.CHANGED
+    for i in range(launches):
+        var launch = _launch(plan, i)
+        if is_checked and not _refresh(torch, launch, is_shared):
+            return Outcome.CHANGED
+        work += launch.work()
+
+    if is_checked:
+        for i in range(launches):
+            _bump_versions(torch, _launch(plan, i))
+    if work < GIL_WORK:
+        _run(plan, launches)
+        return Outcome.DONE
+
+    # Another thread may drop a gradient as soon as the GIL is released.
+    if is_checked:
+        for i in range(launches):
+            _hold_grads(torch, _launch(plan, i))
+    with ReleasedGIL():
+        _run(plan, launches)
+    if is_checked:
+        for i in range(launches):
+            _release_grads(torch, _launch(plan, i))
+    return Outcome.DONE
+
+
+def _launch(plan: Words, index: Int) -> Context:
+    return Context(words_at(Int(plan[unsafe_offset=PlanWord.END + index])))
+
+
+def _run(plan: Words, launches: Int):
+    var runtime = words_at(Int(plan[unsafe_offset=PlanWord.RUNTIME]))
+    var executor = TorchExecutor(
+        Int(runtime[unsafe_offset=RuntimeWord.PARALLEL_FOR])
+    )
+    for i in range(launches):
+        var launch = _launch(plan, i)
+        run_kernel(launch.word(LaunchWord.KERNEL), launch, executor)
+
+
+def _objects_match(recorded: Words, is_shared: Bool, scratch: Words) -> Bool:
+    # The stream: a count of lists, each as its address and its items, then a
+    # count of dicts, each as its address and its entries.
+    var at = 1
+    for _ in range(Int(recorded[unsafe_offset=0])):
+        var list = Int(recorded[unsafe_offset=at])
+        if not list_matches(list, recorded.unsafe_offset(at + 1)):
+            return False
+        at += 2 + Int(recorded[unsafe_offset=at + 1])
+    if not is_shared:
+        return True
+    var dicts = Int(recorded[unsafe_offset=at])
+    at += 1
+    for _ in range(dicts):
+        var dict = Int(recorded[unsafe_offset=at])
+        if not dict_matches(dict, recorded.unsafe_offset(at + 1), scratch):
+            return False
+        at += 2 + 2 * Int(recorded[unsafe_offset=at + 1])
+    return True
+
+
+def _refresh(torch: Torch, launch: Context, is_shared: Bool) -> Bool:
+    var dtype = launch.word(LaunchWord.DTYPE)
+    var handles = words_at(launch.word(LaunchWord.HANDLES))
+    for i in range(launch.tensors()):
+        var row = launch.row(i)
+        if not _refresh_row(torch, row, handles, dtype):
+            return False
+        if (
+            is_shared
+            and row.grad() != 0
+            and not _refresh_state(torch, row, handles, dtype)
+        ):
+            return False
+        handles = handles.unsafe_offset(HandleWord.END)
+    return True
+
+
+@always_inline
+def _refresh_row(
+    torch: Torch, row: TensorRow, handles: Words, dtype: Int
+) -> Bool:
+    var param = Int(handles[unsafe_offset=HandleWord.PARAM])
+    var grad = torch.grad(param)
+    if grad == 0:
+        row.words[unsafe_offset=RowWord.GRAD] = 0
+        return True
+    if row.words[unsafe_offset=RowWord.STEP] == 0:
+        return False  # The first gradient of this parameter: no state yet.
+    var numel = row.numel()
+    if not (
+        torch.is_contiguous(param)
+        and torch.is_contiguous(grad)
+        and torch.numel(grad) == numel
+        and _refresh_address(torch, row, RowWord.PARAM, param, numel, dtype)
+        and _refresh_address(torch, row, RowWord.GRAD, grad, numel, dtype)
+    ):
+        return False
+    if row.grad() == 0:
+        row.words[unsafe_offset=RowWord.GRAD] = NO_DATA
+    return True
+
+
+@always_inline
+def _refresh_state(
+    torch: Torch, row: TensorRow, handles: Words, dtype: Int
+) -> Bool:
+    var step = Int(handles[unsafe_offset=HandleWord.STEP])
+    if step != 0 and torch.data_pointer(step) != Int(
+        row.words[unsafe_offset=RowWord.STEP]
+    ):
+        return False
+    for s in range(STATES_MAX):
+        var state = Int(handles[unsafe_offset=HandleWord.STATE + s])
+        if state != 0 and not _refresh_address(
+            torch, row, RowWord.STATE + s, state, row.numel(), dtype
+        ):
+            return False
+    return True
+
+
+@always_inline
+def _refresh_address(
+    torch: Torch, row: TensorRow, word: Int, handle: Int, numel: Int, dtype: Int
+) -> Bool:
+    # Memory that stayed where it was is still what it was when it was checked.
+    var address = torch.data_pointer(handle)
+    if address != Int(row.words[unsafe_offset=word]):
+        if not (
+            torch.is_plain(handle, dtype)
+            and torch.is_contiguous(handle)
+            and torch.numel(handle) == numel
+        ):
+            return False
+        row.words[unsafe_offset=word] = Int64(address)
+    return True
+
+
+def _bump_versions(torch: Torch, launch: Context):
+    var handles = words_at(launch.word(LaunchWord.HANDLES))
+    for i in range(launch.tensors()):
+        if launch.row(i).grad() != 0:
+            torch.bump_version(
+                Int(handles[unsafe_offset=i * HandleWord.END])
+            )
+
+
+def _hold_grads(torch: Torch, launch: Context):
+    var handles = words_at(launch.word(LaunchWord.HANDLES))
+    var held = words_at(launch.word(LaunchWord.HELD))
+    for i in range(launch.tensors()):
+        held[unsafe_offset=i] = 0
+        if launch.row(i).grad() != 0:
+            var param = Int(handles[unsafe_offset=i * HandleWord.END])
+            held[unsafe_offset=i] = Int64(torch.hold(torch.grad(param)))
+
+
+def _release_grads(torch: Torch, launch: Context):
+    var held = words_at(launch.word(LaunchWord.HELD))
+    for i in range(launch.tensors()):
+        if held[unsafe_offset=i] != 0:
+            torch.release(Int(held[unsafe_offset=i]))

@@ -1,0 +1,8 @@
+"""The SIMD driver: typed views of memory, update rules, executors."""
+
+from .driver import run_blocks, update
+from .executor import Executor, SerialExecutor, TorchExecutor
+from .lanes import compute_dtype, lerp, load, store
+from .memory import Address, Words, pointer_at, words_at
+from .rule import LaneUpdate, UpdateRule
+from .table import Context, TensorRow

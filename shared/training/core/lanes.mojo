@@ -1,0 +1,120 @@
+"""Arithmetic on SIMD lanes: loads and stores in any float dtype, exact division.
+
+Kernels compute in `compute_dtype[dtype]()` and touch memory in `dtype`.
+"""
+
+from std.memory import bitcast
+
+from .memory import Address
+
+
+def compute_dtype[dtype: DType]() -> DType:
+    """Names the dtype that a kernel computes in for memory of `dtype`.
+
+    Parameters:
+        dtype: The dtype in memory: float32, float64 or bfloat16.
+
+    Returns:
+        float64 for float64, float32 otherwise.
+    """
+    comptime assert dtype.is_floating_point(), "kernels work on float dtypes"
+    comptime if dtype == DType.float64:
+        return DType.float64
+    else:
+        return DType.float32
+
+
+@always_inline
+def load[
+    dtype: DType, width: Int
+](
+    pointer: MutPointer[Scalar[dtype], MutUntrackedOrigin], index: Int
+) -> SIMD[compute_dtype[dtype](), width]:
+    """Loads `width` elements and widens them to the compute dtype.
+
+    Parameters:
+        dtype: The dtype in memory.
+        width: How many lanes.
+
+    Args:
+        pointer: The first element of the tensor.
+        index: The index of the first lane.
+
+    Returns:
+        The elements; widening bfloat16 is exact.
+    """
+    comptime compute = compute_dtype[dtype]()
+    comptime if dtype == DType.bfloat16:
+        var bits = pointer.unsafe_bitcast[UInt16]().unsafe_load[width=width](
+            index
+        )
+        var wide = bits.cast[DType.uint32]() << 16
+        return bitcast[compute, width](wide)
+    else:
+        return pointer.unsafe_load[width=width](index).cast[compute]()
+
+
+@always_inline
+def store[
+    dtype: DType, width: Int
+](
+    pointer: MutPointer[Scalar[dtype], MutUntrackedOrigin],
+    index: Int,
+    value: SIMD[compute_dtype[dtype](), width],
+):
+    """Rounds `width` lanes to the dtype in memory and stores them.
+
+    Parameters:
+        dtype: The dtype in memory.
+        width: How many lanes.
+
+    Args:
+        pointer: The first element of the tensor.
+        index: The index of the first lane.
+        value: The lanes, in the compute dtype.
+    """
+    comptime if dtype == DType.bfloat16:
+        # SIMD.cast to bfloat16 becomes a library call per lane on CPUs without
+        # the instruction, so the rounding (nearest even, NaN kept) is spelled
+        # out on the bits.
+        var bits = bitcast[DType.uint32, width](value)
+        var rounded = (bits + ((bits >> 16) & 1) + 0x7FFF) >> 16
+        var quiet_nan = (bits >> 16) | 0x40
+        var is_nan = (bits & 0x7FFF_FFFF).gt(0x7F80_0000)
+        pointer.unsafe_bitcast[UInt16]().unsafe_store[width=width](
+            index, is_nan.select(quiet_nan, rounded).cast[DType.uint16]()
+        )
+    else:
+        pointer.unsafe_store[width=width](index, value.cast[dtype]())
+
+
+@always_inline
+def lerp[
+    dtype: DType, width: Int
+](
+    start: SIMD[dtype, width], end: SIMD[dtype, width], weight: Scalar[dtype]
+) -> SIMD[dtype, width]:
+    """Interpolates from `start` to `end`, rounding where torch's `lerp` does.
+
+    Parameters:
+        dtype: The compute dtype.
+        width: How many lanes.
+
+    Args:
+        start: The lanes at weight 0.
+        end: The lanes at weight 1.
+        weight: How far to go, from 0 to 1.
+
+    Returns:
+        `start + weight * (end - start)` below weight 0.5, and
+        `end - (1 - weight) * (end - start)` from there on, each with one
+        rounding for the difference and one for the rest.
+    """
+    var difference = end - start
+    if weight < 0.5:
+        return difference.fma(SIMD[dtype, width](weight), start)
+    # At weight 1 the factor's sign decides the sign of a zero.
+    var factor = weight - 1
+    comptime if width == 1:
+        factor = -(1 - weight)
+    return difference.fma(SIMD[dtype, width](factor), end)

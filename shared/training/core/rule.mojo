@@ -1,0 +1,51 @@
+"""What an update rule is: hyperparameters, and one formula on SIMD lanes."""
+
+
+trait LaneUpdate(Deinitable, ImplicitlyCopyable, Movable):
+    """The constants of one step, and the update of a few elements with them."""
+
+    comptime STATES: Int
+    """How many state tensors the rule keeps for each parameter."""
+
+    def apply[
+        dtype: DType, width: Int
+    ](
+        self,
+        mut param: SIMD[dtype, width],
+        grad: SIMD[dtype, width],
+        mut state: Array[SIMD[dtype, width], Self.STATES],
+    ):
+        """Updates `width` elements in registers.
+
+        Parameters:
+            dtype: The compute dtype, float32 or float64.
+            width: How many lanes; 1 must give the bits that any width gives.
+
+        Args:
+            param: The parameters, replaced by their new values.
+            grad: The gradients.
+            state: The state tensors' lanes, replaced by their new values.
+        """
+        ...
+
+
+trait UpdateRule(Deinitable, ImplicitlyCopyable, Movable):
+    """The hyperparameters of an optimizer, all of them Float64 fields.
+
+    A rule is also the record through which Python passes hyperparameters: its
+    fields, in order, are the float64 row of `Context.hyperparameters`.
+    """
+
+    comptime Update: LaneUpdate
+    """The constants that the rule derives for one step."""
+
+    def at_step(self, step: Float64) -> Self.Update:
+        """Derives the constants of one step.
+
+        Args:
+            step: The number of the step, counted from 1.
+
+        Returns:
+            The constants, valid for every element of a tensor at that step.
+        """
+        ...

@@ -1,0 +1,190 @@
+"""Adam (Kingma and Ba, 2014, arXiv:1412.6980) and its AMSGrad variant."""
+
+from std.ffi import external_call
+from std.math import sqrt
+
+from ..core import LaneUpdate, UpdateRule, lerp
+
+
+def bias_correction(beta: Float64, step: Float64) -> Float64:
+    """Computes `1 - beta ** step`, the weight that a moving average has gathered.
+
+    Args:
+        beta: The decay of the average, in [0, 1).
+        step: The number of values averaged, from 1.
+
+    Returns:
+        The correction, with the accuracy of the C library's `pow`: that of
+        Mojo's own float64 power is 1e-12.
+    """
+    return 1 - external_call["pow", Float64](beta, step)
+
+
+@fieldwise_init
+struct AdamUpdate[amsgrad: Bool, decoupled: Bool](LaneUpdate):
+    """One step of Adam or AdamW, rounded where torch's fused kernels round.
+
+    With gradient g, parameter p, moments m and v and their corrections c1, c2:
+    `m += (1 - beta1) (g - m)`, `v = beta2 v + (1 - beta2) g^2` and
+    `p -= (lr / c1) m / (sqrt(v) / sqrt(c2) + eps)`. AMSGrad puts the largest v
+    so far in the place of v.
+
+    Parameters:
+        amsgrad: Whether a third state holds the largest v so far.
+        decoupled: Whether weight decay shrinks p, or joins g.
+    """
+
+    comptime STATES = 3 if Self.amsgrad else 2
+    """The two moments, and with `amsgrad` the largest second moment."""
+
+    var grad_sign: Float64
+    """-1 to maximize, else 1."""
+    var decay: Float64
+    """`1 - lr * weight_decay` if decoupled, else `weight_decay`."""
+    var first_weight: Float64
+    """`1 - beta1`."""
+    var beta2: Float64
+    """The decay of the second moment."""
+    var second_weight: Float64
+    """`1 - beta2`."""
+    var bias2_root: Float64
+    """The square root of the second moment's bias correction."""
+    var eps: Float64
+    """Added to the denominator."""
+    var negative_step_size: Float64
+    """`-lr` over the first moment's bias correction."""
+
+    @always_inline
+    def apply[
+        dtype: DType, width: Int
+    ](
+        self,
+        mut param: SIMD[dtype, width],
+        grad: SIMD[dtype, width],
+        mut state: Array[SIMD[dtype, width], Self.STATES],
+    ):
+        """Updates `width` elements in registers.
+
+        Parameters:
+            dtype: The compute dtype, float32 or float64.
+            width: How many lanes.
+
+        Args:
+            param: The parameters, replaced by their new values.
+            grad: The gradients.
+            state: First moment, second moment and the latter's largest value.
+        """
+        comptime Lanes = SIMD[dtype, width]
+        var g = grad * Lanes(self.grad_sign.cast[dtype]())
+        var p = param
+        comptime if Self.decoupled:
+            p = p * Lanes(self.decay.cast[dtype]())
+        else:
+            # 0 * p is not 0 where p is infinite.
+            if self.decay != 0:
+                g = p.fma(Lanes(self.decay.cast[dtype]()), g)
+        var m = lerp(state[0], g, self.first_weight.cast[dtype]())
+        var beta2 = Lanes(self.beta2.cast[dtype]())
+        var weighted = g * Lanes(self.second_weight.cast[dtype]())
+        var v: Lanes
+        comptime if width == 1:
+            v = state[1].fma(beta2, weighted * g)
+        else:
+            v = weighted.fma(g, state[1] * beta2)
+        state[0] = m
+        state[1] = v
+        comptime if Self.amsgrad:
+            v = _maximum(state[2], v)
+            state[2] = v
+        var root = sqrt(v) / Lanes(self.bias2_root.cast[dtype]())
+        var step = m * Lanes(self.negative_step_size.cast[dtype]())
+        param = p + step / (root + Lanes(self.eps.cast[dtype]()))
+
+
+@always_inline
+def _maximum[
+    dtype: DType, width: Int
+](a: SIMD[dtype, width], b: SIMD[dtype, width]) -> SIMD[dtype, width]:
+    # torch's vectors take a NaN from either side, its scalar loop only from a.
+    comptime if width == 1:
+        return a.lt(b).select(b, a)
+    return (a.gt(b) | a.ne(a)).select(a, b)
+
+
+@fieldwise_init
+struct Adam[amsgrad: Bool = False, decoupled: Bool = False](UpdateRule):
+    """Hyperparameters of Adam, or of AdamW if weight decay is decoupled.
+
+    Parameters:
+        amsgrad: Whether to divide by the largest second moment so far (Reddi et
+            al., 2018, arXiv:1904.09237).
+        decoupled: Whether weight decay leaves the gradient alone; see `AdamW`.
+    """
+
+    comptime Update = AdamUpdate[Self.amsgrad, Self.decoupled]
+    """The constants of one step."""
+
+    var lr: Float64
+    """The learning rate, at least 0."""
+    var beta1: Float64
+    """The decay of the first moment, in [0, 1)."""
+    var beta2: Float64
+    """The decay of the second moment, in [0, 1)."""
+    var eps: Float64
+    """Added to the denominator, at least 0."""
+    var weight_decay: Float64
+    """The weight decay, at least 0."""
+    var maximize: Float64
+    """1 to maximize the objective, 0 to minimize it."""
+
+    def __init__(
+        out self,
+        *,
+        lr: Float64 = 1e-3,
+        beta1: Float64 = 0.9,
+        beta2: Float64 = 0.999,
+        eps: Float64 = 1e-8,
+        weight_decay: Float64 = 0.01 if Self.decoupled else 0.0,
+        maximize: Bool = False,
+    ):
+        """Sets the hyperparameters; the defaults are torch's.
+
+        Args:
+            lr: The learning rate, at least 0.
+            beta1: The decay of the first moment, in [0, 1).
+            beta2: The decay of the second moment, in [0, 1).
+            eps: Added to the denominator, at least 0.
+            weight_decay: The weight decay, at least 0.
+            maximize: Whether to climb instead of descend.
+        """
+        self.lr = lr
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.eps = eps
+        self.weight_decay = weight_decay
+        self.maximize = 1.0 if maximize else 0.0
+
+    def at_step(self, step: Float64) -> Self.Update:
+        """Derives the constants of one step.
+
+        Args:
+            step: The number of the step, counted from 1.
+
+        Returns:
+            The constants.
+        """
+        var bias1 = bias_correction(self.beta1, step)
+        var bias2 = bias_correction(self.beta2, step)
+        var decay = self.weight_decay
+        comptime if Self.decoupled:
+            decay = 1 - self.lr * self.weight_decay
+        return Self.Update(
+            grad_sign=1 - 2 * self.maximize,
+            decay=decay,
+            first_weight=1 - self.beta1,
+            beta2=self.beta2,
+            second_weight=1 - self.beta2,
+            bias2_root=sqrt(bias2),
+            eps=self.eps,
+            negative_step_size=-(self.lr / bias1),
+        )

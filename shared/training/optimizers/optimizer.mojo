@@ -1,0 +1,155 @@
+"""The optimizer of Mojo programs: applies a rule and owns its state."""
+
+from ..core import Context, Executor, SerialExecutor, UpdateRule, update, words_at
+from ..core.table import (
+    RECORD_WORDS,
+    ROW_WORDS,
+    ContextWord,
+    RowWord,
+    block_count,
+)
+
+
+struct Parameter[dtype: DType = DType.float32](Movable):
+    """A tensor to optimize and its gradient, both flat.
+
+    Parameters:
+        dtype: The dtype of both: float32, float64 or bfloat16.
+    """
+
+    var value: List[Scalar[Self.dtype]]
+    """The elements."""
+    var grad: List[Scalar[Self.dtype]]
+    """The gradient of the loss, as long as `value`."""
+
+    def __init__(out self, var value: List[Scalar[Self.dtype]]):
+        """Takes the elements and starts with a gradient of zeros.
+
+        Args:
+            value: The elements.
+        """
+        self.grad = List[Scalar[Self.dtype]](length=len(value), fill=0)
+        self.value = value^
+
+
+struct Optimizer[
+    Rule: UpdateRule,
+    dtype: DType = DType.float32,
+    Runner: Executor = SerialExecutor,
+](Movable):
+    """Applies one rule to a list of parameters and keeps their state.
+
+    Parameters:
+        Rule: The update rule.
+        dtype: The dtype of the parameters, gradients and state.
+        Runner: Who runs the blocks of a step.
+    """
+
+    var rule: Self.Rule
+    """The hyperparameters; may be changed between steps."""
+    var executor: Self.Runner
+    """Who runs the blocks of a step."""
+    var _rules: List[Self.Rule]
+    var _state: List[List[Scalar[Self.dtype]]]
+    var _steps: List[Float32]
+    var _table: List[Int64]
+    var _records: List[Int64]
+    var _context: List[Int64]
+
+    def __init__(
+        out self, rule: Self.Rule, executor: Self.Runner = SerialExecutor()
+    ):
+        """Makes an optimizer without state; the first step creates it.
+
+        Args:
+            rule: The hyperparameters.
+            executor: Who runs the blocks of a step.
+        """
+        self.rule = rule
+        self.executor = executor
+        self._rules = []
+        self._state = []
+        self._steps = []
+        self._table = []
+        self._records = []
+        self._context = List[Int64](length=ContextWord.END, fill=0)
+
+    def step(mut self, mut parameters: List[Parameter[Self.dtype]]) raises:
+        """Updates every parameter by its gradient.
+
+        Args:
+            parameters: The same parameters, in the same order, at each call.
+
+        Raises:
+            Error: If a gradient is not as long as its parameter, or the list is
+                not the one of the first step.
+        """
+        comptime states = Self.Rule.Update.STATES
+        if len(self._steps) == 0:
+            self._create_state(parameters)
+        if len(self._steps) != len(parameters):
+            raise Error(
+                "parameters must be the ",
+                len(self._steps),
+                " of the first step, got ",
+                len(parameters),
+            )
+        var blocks = 0
+        var elements = 0
+        for i in range(len(parameters)):
+            ref parameter = parameters[i]
+            var numel = len(parameter.value)
+            if len(parameter.grad) != numel:
+                raise Error(
+                    "parameters[", i, "].grad must have ", numel,
+                    " elements like its value, got ", len(parameter.grad),
+                )
+            var row = i * ROW_WORDS
+            self._table[row + RowWord.PARAM] = Int64(Int(parameter.value.unsafe_ptr()))
+            self._table[row + RowWord.GRAD] = Int64(Int(parameter.grad.unsafe_ptr()))
+            self._table[row + RowWord.NUMEL] = Int64(numel)
+            self._table[row + RowWord.STEP] = Int64(Int(Pointer(to=self._steps[i])))
+            self._table[row + RowWord.FIRST_BLOCK] = Int64(blocks)
+            blocks += block_count(numel)
+            elements += numel
+            comptime for s in range(states):
+                ref state = self._state[i * states + s]
+                if len(state) != numel:
+                    raise Error(
+                        "parameters[", i, "].value must keep its ", len(state),
+                        " elements, got ", numel,
+                    )
+                self._table[row + RowWord.STATE + s] = Int64(Int(state.unsafe_ptr()))
+        self._rules = [self.rule]
+        self._write_context(len(parameters), blocks, elements)
+        update[Self.Rule, Self.dtype](
+            Context(words_at(Int(self._context.unsafe_ptr()))),
+            self.executor,
+        )
+
+    def _create_state(mut self, parameters: List[Parameter[Self.dtype]]):
+        for i in range(len(parameters)):
+            var numel = len(parameters[i].value)
+            for _ in range(Self.Rule.Update.STATES):
+                # -0.0 is the one start that leaves every first gradient, +0.0
+                # and -0.0 among them, as it is when it is added.
+                self._state.append(
+                    List[Scalar[Self.dtype]](length=numel, fill=-0.0)
+                )
+        self._steps = List[Float32](length=len(parameters), fill=0)
+        self._table = List[Int64](length=len(parameters) * ROW_WORDS, fill=0)
+        self._records = List[Int64](
+            length=len(parameters) * RECORD_WORDS, fill=0
+        )
+
+    def _write_context(mut self, tensors: Int, blocks: Int, elements: Int):
+        self._context[ContextWord.TABLE] = Int64(Int(self._table.unsafe_ptr()))
+        self._context[ContextWord.TENSORS] = Int64(tensors)
+        self._context[ContextWord.BLOCKS] = Int64(blocks)
+        self._context[ContextWord.ELEMENTS] = Int64(elements)
+        self._context[ContextWord.HYPERPARAMETERS] = Int64(
+            Int(self._rules.unsafe_ptr())
+        )
+        self._context[ContextWord.RECORDS] = Int64(
+            Int(self._records.unsafe_ptr())
+        )

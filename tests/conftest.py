@@ -1,0 +1,33 @@
+"""Settings that every test shares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import settings
+
+from hotloop import backend
+
+settings.register_profile("default", deadline=None, max_examples=40, print_blob=True)
+settings.load_profile("default")
+
+# Needs no kernels: only what torch's own operators do.
+needs_native = pytest.mark.skipif(
+    os.environ.get("HOTLOOP_BACKEND") == "torch", reason="tests the kernels themselves"
+)
+
+
+def pytest_report_header() -> str:
+    return backend.describe()
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)

@@ -1,0 +1,108 @@
+"""Compile the Mojo kernels into `python/hotloop`, one shared object per CPU level.
+
+Run it as a program from anywhere, or call `build` from the wheel's build hook. It needs
+`mojo-compiler` in the running environment and no C compiler: objects are linked with the
+`lld` that comes with it, so that no path of the build machine enters the binary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "python" / "hotloop"
+SOURCE = ROOT / "shared" / "bindings" / "extension.mojo"
+MANIFEST = PACKAGE / "_kernels.json"
+LEVELS = ("v3", "v4")
+
+
+def can_build() -> bool:
+    """Tell whether kernels exist for this platform."""
+    return platform.system() == "Linux" and platform.machine() == "x86_64"
+
+
+def is_current() -> bool:
+    """Tell whether the kernels are at least as new as their sources."""
+    if not MANIFEST.exists():
+        return False
+    sources = [*(ROOT / "shared").rglob("*.mojo"), Path(__file__)]
+    built = MANIFEST.stat().st_mtime
+    return all(source.stat().st_mtime <= built for source in sources)
+
+
+def build() -> list[Path]:
+    """Compile and link every CPU level, and return the files to ship."""
+    outputs = [PACKAGE / f"_kernels.{level}.so" for level in LEVELS]
+    with tempfile.TemporaryDirectory() as folder:
+        for level, output in zip(LEVELS, outputs):
+            built = _build_level(level, Path(folder))
+            shutil.move(built, output)
+    checksums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in outputs}
+    MANIFEST.write_text(json.dumps({"sha256": checksums}, indent=2) + "\n")
+    return [*outputs, MANIFEST]
+
+
+def _build_level(level: str, folder: Path) -> Path:
+    tools = _environment(folder)
+    target = folder / f"{level}.o"
+    linked = folder / f"{level}.so"
+    compile_command = [
+        _find("mojo", tools),
+        "build",
+        "--Werror",
+        # Sums of products round twice unless a kernel asks for one rounding.
+        *("--fp-mode", "contract=off"),
+        *("--target-cpu", f"x86-64-{level}"),
+        *("--emit", "object"),
+        *("-I", str(ROOT)),
+        *(str(SOURCE), "-o", str(target)),
+    ]
+    link_command = [
+        _find("lld", tools),
+        *("-flavor", "gnu"),
+        *("-shared", "--gc-sections", "-s", "-z", "noexecstack"),
+        *("-o", str(linked), str(target)),
+    ]
+    for command in (compile_command, link_command):
+        subprocess.run(command, check=True, env=tools)
+    return linked
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Return the environment with the compiler's tools, and any `cc`, on the path."""
+    scripts = sysconfig.get_path("scripts")
+    path = os.pathsep.join([scripts, os.environ.get("PATH", "")])
+    if not any(shutil.which(name, path=path) for name in ("cc", "gcc", "clang")):
+        # The compiler insists that one exists but does not run it for objects.
+        stub = folder / "cc"
+        stub.write_text("#!/bin/sh\nexit 1\n")
+        stub.chmod(0o755)
+        path = os.pathsep.join([path, str(folder)])
+    return {**os.environ, "PATH": path}
+
+
+def _find(tool: str, environment: dict[str, str]) -> str:
+    # An isolated build puts the tool's package, not its script, beside this Python.
+    packaged = Path(sysconfig.get_path("platlib")) / "modular" / "bin" / tool
+    found = shutil.which(tool, path=environment["PATH"]) or (
+        str(packaged) if packaged.exists() else None
+    )
+    if found is None:
+        raise FileNotFoundError(f"no {tool}: install mojo-compiler (see constraints.txt)")
+    return found
+
+
+if __name__ == "__main__":
+    if "--if-stale" in sys.argv[1:] and is_current():
+        sys.exit()
+    for path in build():
+        print(f"built {path.relative_to(ROOT)} ({path.stat().st_size} bytes)")
