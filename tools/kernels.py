@@ -31,28 +31,38 @@ def can_build() -> bool:
 
 
 def is_current() -> bool:
-    """Tell whether the kernels are at least as new as their sources."""
-    if not MANIFEST.exists():
+    """Tell whether the kernels are intact and at least as new as their sources."""
+    try:
+        built = MANIFEST.stat().st_mtime
+        if json.loads(MANIFEST.read_text())["sha256"] != _checksums(PACKAGE):
+            return False
+    except (OSError, ValueError, KeyError, TypeError):
         return False
     sources = [*(ROOT / "shared").rglob("*.mojo"), Path(__file__)]
-    built = MANIFEST.stat().st_mtime
     return all(source.stat().st_mtime <= built for source in sources)
 
 
-def build() -> list[Path]:
-    """Compile and link every CPU level, and return the files to ship."""
-    outputs = [PACKAGE / f"_kernels.{level}.so" for level in LEVELS]
+def build(target: Path = PACKAGE) -> list[Path]:
+    """Compile and link every CPU level into a folder, and return the files to ship."""
+    outputs = [target / f"_kernels.{level}.so" for level in LEVELS]
     with tempfile.TemporaryDirectory() as folder:
         for level, output in zip(LEVELS, outputs):
-            built = _build_level(level, Path(folder))
-            shutil.move(built, output)
-    checksums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in outputs}
-    MANIFEST.write_text(json.dumps({"sha256": checksums}, indent=2) + "\n")
-    return [*outputs, MANIFEST]
+            # A process that runs the old file keeps it: the name moves, the bytes stay.
+            part = output.with_name(f"{output.name}.part")
+            shutil.copy(_build_level(level, Path(folder)), part)
+            part.replace(output)
+    manifest = target / MANIFEST.name
+    manifest.write_text(json.dumps({"sha256": _checksums(target)}, indent=2) + "\n")
+    return [*outputs, manifest]
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    paths = [folder / f"_kernels.{level}.so" for level in LEVELS]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def _build_level(level: str, folder: Path) -> Path:
-    tools = _environment(folder)
+    tools = environment(folder)
     target = folder / f"{level}.o"
     linked = folder / f"{level}.so"
     compile_command = [
@@ -77,8 +87,8 @@ def _build_level(level: str, folder: Path) -> Path:
     return linked
 
 
-def _environment(folder: Path) -> dict[str, str]:
-    """Return the environment with the compiler's tools, and any `cc`, on the path."""
+def environment(folder: Path) -> dict[str, str]:
+    """Return this environment with the compiler's tools, and any `cc`, on the path."""
     scripts = sysconfig.get_path("scripts")
     path = os.pathsep.join([scripts, os.environ.get("PATH", "")])
     if not any(shutil.which(name, path=path) for name in ("cc", "gcc", "clang")):
@@ -90,12 +100,10 @@ def _environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "PATH": path}
 
 
-def _find(tool: str, environment: dict[str, str]) -> str:
+def _find(tool: str, tools: dict[str, str]) -> str:
     # An isolated build puts the tool's package, not its script, beside this Python.
     packaged = Path(sysconfig.get_path("platlib")) / "modular" / "bin" / tool
-    found = shutil.which(tool, path=environment["PATH"]) or (
-        str(packaged) if packaged.exists() else None
-    )
+    found = shutil.which(tool, path=tools["PATH"]) or (str(packaged) if packaged.exists() else None)
     if found is None:
         raise FileNotFoundError(f"no {tool}: install mojo-compiler (see constraints.txt)")
     return found

@@ -21,8 +21,15 @@ def main() raises:
         ref point = parameters[0]
         if step % 20 == 0:
             print(
-                "step ", step, "  x ", point.value[0], "  y ", point.value[1],
-                "  loss ", loss(point.value), sep="",
+                "step ",
+                step,
+                "  x ",
+                point.value[0],
+                "  y ",
+                point.value[1],
+                "  loss ",
+                loss(point.value),
+                sep="",
             )
         point.grad[0] = 2 * (point.value[0] - 3)
         point.grad[1] = 20 * (point.value[1] + 1)

@@ -1,7 +1,7 @@
 """Training for PyTorch with Mojo kernels in the hot loops."""
 
-from hotloop.errors import BackendError, HotloopError
+from hotloop.errors import BackendError, EmptyMetricError, HotloopError
 
-__all__ = ["BackendError", "HotloopError", "__version__"]
+__all__ = ["BackendError", "EmptyMetricError", "HotloopError", "__version__"]
 
 __version__ = "0.1.0"

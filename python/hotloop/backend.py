@@ -45,7 +45,8 @@ LAYOUT = {
     "kernels": 21,
 }
 
-_V3 = {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"}
+_V2 = {"cx16", "lahf_lm", "pni", "popcnt", "sse4_1", "sse4_2", "ssse3"}
+_V3 = _V2 | {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"}
 _V4 = _V3 | {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"}
 #: The CPU levels with kernels, best first, and the flags of /proc/cpuinfo that each needs.
 CPU_LEVELS = {"v4": _V4, "v3": _V3}
@@ -76,7 +77,7 @@ class Backend:
     runtime: Runtime | None = None
 
 
-class _Unavailable(Exception):
+class _UnavailableError(Exception):
     """The kernels cannot be used, for the reason given."""
 
 
@@ -94,7 +95,7 @@ def current() -> Backend:
         return Backend("torch", "HOTLOOP_BACKEND=torch")
     try:
         return _load_native(level, is_strict=mode == "native")
-    except _Unavailable as error:
+    except _UnavailableError as error:
         if mode == "native":
             raise BackendError(
                 f"HOTLOOP_BACKEND=native, but the kernels cannot be used: {error}. "
@@ -138,15 +139,15 @@ def _read_choice(variable: str, allowed: tuple[str, ...]) -> str | None:
 
 def _load_native(level: str | None, is_strict: bool) -> Backend:
     if platform.system() != "Linux" or platform.machine() != "x86_64":
-        raise _Unavailable(f"no kernels for {platform.system()} on {platform.machine()}")
+        raise _UnavailableError(f"no kernels for {platform.system()} on {platform.machine()}")
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
-        raise _Unavailable("the kernels do not run on a free-threaded Python")
+        raise _UnavailableError("the kernels do not run on a free-threaded Python")
     level, reason = _choose_level(level)
     kernels = _load_kernels(level)
     try:
         runtime = Runtime(kernels)
     except AttributeError as error:
-        raise _Unavailable(f"torch {torch.__version__} is too old: {error}") from error
+        raise _UnavailableError(f"torch {torch.__version__} is too old: {error}") from error
     return Backend("native", reason, is_strict, level, kernels, runtime)
 
 
@@ -155,13 +156,13 @@ def _choose_level(level: str | None) -> tuple[str, str]:
     if level is not None:
         missing = sorted(CPU_LEVELS[level] - flags)
         if missing:
-            raise _Unavailable(f"HOTLOOP_CPU={level}, but this CPU lacks {' '.join(missing)}")
+            raise _UnavailableError(f"HOTLOOP_CPU={level}, but this CPU lacks {' '.join(missing)}")
         return level, f"x86-64-{level} kernels, HOTLOOP_CPU={level}"
     for name, needed in CPU_LEVELS.items():
         if needed <= flags:
             return name, f"x86-64-{name} kernels, the best this CPU runs"
     missing = sorted(_V3 - flags)
-    raise _Unavailable(f"this CPU lacks {' '.join(missing)}, which the kernels need")
+    raise _UnavailableError(f"this CPU lacks {' '.join(missing)}, which the kernels need")
 
 
 def _load_kernels(level: str) -> ModuleType:
@@ -172,19 +173,21 @@ def _load_kernels(level: str) -> ModuleType:
         content = path.read_bytes()
         expected = manifest["sha256"][path.name]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _Unavailable(f"the kernels are missing ({error}); {rebuild}") from error
+        raise _UnavailableError(
+            f"the kernels are missing or incomplete ({error}); {rebuild}"
+        ) from error
     # Loading a damaged shared object can kill the process, so its bytes come first.
     if hashlib.sha256(content).hexdigest() != expected:
-        raise _Unavailable(f"{path.name} is damaged (checksum differs); {rebuild}")
+        raise _UnavailableError(f"{path.name} is damaged (checksum differs); {rebuild}")
     loader = importlib.machinery.ExtensionFileLoader("hotloop._kernels", str(path))
     spec = importlib.util.spec_from_file_location("hotloop._kernels", path, loader=loader)
     if spec is None:
-        raise _Unavailable(f"{path.name} is not importable; {rebuild}")
+        raise _UnavailableError(f"{path.name} is not importable; {rebuild}")
     try:
         kernels = importlib.util.module_from_spec(spec)
         loader.exec_module(kernels)
-    except ImportError as error:
-        raise _Unavailable(f"{path.name} cannot be loaded ({error}); {rebuild}") from error
+    except (ImportError, SystemError) as error:
+        raise _UnavailableError(f"{path.name} cannot be loaded ({error}); {rebuild}") from error
     _check_layout(kernels, rebuild)
     _warn_if_stale()
     return kernels
@@ -192,9 +195,10 @@ def _load_kernels(level: str) -> ModuleType:
 
 def _check_layout(kernels: ModuleType, rebuild: str) -> None:
     words = np.zeros(64, np.int64)
-    count = kernels.layout(words.ctypes.data)
+    layout = getattr(kernels, "layout", lambda address: 0)
+    count = layout(words.ctypes.data)
     if words[:count].tolist() != list(LAYOUT.values()):
-        raise _Unavailable(f"the kernels belong to another version of hotloop; {rebuild}")
+        raise _UnavailableError(f"the kernels belong to another version of hotloop; {rebuild}")
 
 
 def _warn_if_stale() -> None:

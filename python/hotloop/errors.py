@@ -1,6 +1,6 @@
 """The exceptions that hotloop raises on its own account."""
 
-__all__ = ["BackendError", "HotloopError"]
+__all__ = ["BackendError", "EmptyMetricError", "HotloopError"]
 
 
 class HotloopError(Exception):
@@ -9,3 +9,7 @@ class HotloopError(Exception):
 
 class BackendError(HotloopError):
     """The backend that was asked for cannot be used, and falling back is not allowed."""
+
+
+class EmptyMetricError(HotloopError):
+    """A metric was computed before it had seen anything."""

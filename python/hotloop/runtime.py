@@ -73,9 +73,7 @@ class Runtime:
             addresses = [self._address(name) for name in (_PARALLEL_FOR, *_ACCESSORS)]
             constants = [self._constant(name) for name in _CONSTANTS]
             self.words[:-_SCRATCH_WORDS] = [*addresses, *constants, undefined]
-            self._dtype_numbers = {
-                dtype: self._constant(name) for dtype, name in _DTYPES.items()
-            }
+            self._dtype_numbers = {dtype: self._constant(name) for dtype, name in _DTYPES.items()}
             self._delete = self._library.aoti_torch_delete_tensor_object
             self._delete.argtypes = [ctypes.c_void_p]
             self._probe(kernels)

@@ -26,7 +26,6 @@ from shared.bindings.python import (
 from shared.bindings.torch import RuntimeWord, Torch
 
 
-
 comptime LAYOUT_WORDS = 9
 
 
@@ -84,24 +83,31 @@ def PyInit__kernels() abi("C") -> Int:
         0,
         "layout\0",
         _layout,
-        "layout(address, /)\n--\n\nWrite the sizes of all shared structures"
-        " and return how many there are.\0",
+        (
+            "layout(address, /)\n--\n\nWrite the sizes of all shared structures"
+            " and return how many there are.\0"
+        ),
     )
     write_method(
         methods,
         1,
         "step\0",
         _step,
-        "step(plan, /)\n--\n\nTake one optimizer step by the plan at an address."
-        " Return 0, or 1 if the plan has become stale and nothing was done.\0",
+        (
+            "step(plan, /)\n--\n\nTake one optimizer step by the plan at an"
+            " address. Return 0, or 1 if the plan has become stale and nothing"
+            " was done.\0"
+        ),
     )
     write_method(
         methods,
         2,
         "probe\0",
         _probe,
-        "probe(runtime, handle, /)\n--\n\nBump a tensor's version and return the"
-        " address of its gradient, or 0.\0",
+        (
+            "probe(runtime, handle, /)\n--\n\nBump a tensor's version and"
+            " return the address of its gradient, or 0.\0"
+        ),
     )
     return create_module(
         "_kernels\0",

@@ -5,7 +5,7 @@ from shared.training.optimizers import SGD, Adam, AdamW
 
 
 struct Kernel:
-    """The number of each rule's float32 kernel; float64 and bfloat16 follow it."""
+    """Numbers each rule's float32 kernel; float64 and bfloat16 follow it."""
 
     comptime SGD = 0
     """SGD without a buffer."""
@@ -39,20 +39,14 @@ def run_kernel[
         executor: Who runs the blocks.
     """
     _run[SGD[], Kernel.SGD](kernel, context, executor)
-    _run[SGD[momentum=True], Kernel.SGD_MOMENTUM](
-        kernel, context, executor
-    )
+    _run[SGD[momentum=True], Kernel.SGD_MOMENTUM](kernel, context, executor)
     _run[SGD[momentum=True, nesterov=True], Kernel.SGD_NESTEROV](
         kernel, context, executor
     )
     _run[Adam[], Kernel.ADAM](kernel, context, executor)
-    _run[Adam[amsgrad=True], Kernel.ADAM_AMSGRAD](
-        kernel, context, executor
-    )
+    _run[Adam[amsgrad=True], Kernel.ADAM_AMSGRAD](kernel, context, executor)
     _run[AdamW[], Kernel.ADAMW](kernel, context, executor)
-    _run[AdamW[amsgrad=True], Kernel.ADAMW_AMSGRAD](
-        kernel, context, executor
-    )
+    _run[AdamW[amsgrad=True], Kernel.ADAMW_AMSGRAD](kernel, context, executor)
 
 
 @always_inline

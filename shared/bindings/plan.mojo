@@ -241,9 +241,7 @@ def _bump_versions(torch: Torch, launch: Context):
     var handles = words_at(launch.word(LaunchWord.HANDLES))
     for i in range(launch.tensors()):
         if launch.row(i).grad() != 0:
-            torch.bump_version(
-                Int(handles[unsafe_offset=i * HandleWord.END])
-            )
+            torch.bump_version(Int(handles[unsafe_offset=i * HandleWord.END]))
 
 
 def _hold_grads(torch: Torch, launch: Context):

@@ -100,9 +100,7 @@ struct ReleasedGIL:
         external_call["PyEval_RestoreThread", NoneType](self._thread_state)
 
 
-def create_module(
-    name: StaticString, doc: StaticString, methods: Words
-) -> Int:
+def create_module(name: StaticString, doc: StaticString, methods: Words) -> Int:
     """Creates a module from a table of methods.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,14 +12,24 @@ from torch.optim import optimizer as torch_optimizer
 
 from hotloop import backend
 from hotloop.errors import BackendError
-from hotloop.optimizers.plan import Plan, UnsupportedError
+from hotloop.optimizers.plan import Plan, Rule, UnsupportedError
 
 __all__ = ["NativeStep"]
 
 Closure = Callable[[], Any]
 
+_is_profiling: Callable[[], bool] = torch.autograd._profiler_enabled  # type: ignore[attr-defined]
 
-class NativeStep(torch.optim.Optimizer):
+if TYPE_CHECKING:
+
+    class _Optimizer(torch.optim.Optimizer, Rule):
+        """A torch optimizer that its subclasses complete to a `Rule`."""
+
+else:
+    _Optimizer = torch.optim.Optimizer
+
+
+class NativeStep(_Optimizer):
     """Mixin before a `torch.optim` class that replaces its `step`.
 
     Constructor, param groups, hooks, state and state dicts stay torch's. `step` runs the
@@ -50,7 +60,7 @@ class NativeStep(torch.optim.Optimizer):
         """
         # A subclass with a step of its own has been wrapped by torch already.
         is_outermost = getattr(type(self).step, "is_native", False)
-        if is_outermost and (_has_hooks(self) or torch.autograd._profiler_enabled()):
+        if is_outermost and (_has_hooks(self) or _is_profiling()):
             return _step_with_hooks(self, closure)
         return self._step(closure)
 

@@ -102,7 +102,8 @@ class Plan:
     """
 
     def __init__(self, rule: Rule, state: State, backend: Backend) -> None:
-        assert backend.kernels is not None and backend.runtime is not None
+        assert backend.kernels is not None
+        assert backend.runtime is not None
         self._runtime = backend.runtime
         self._step: Callable[[int], int] = backend.kernels.step
         self.is_checked = self._runtime.accessors
@@ -263,7 +264,8 @@ class Plan:
         words: list[int] = [len(self.groups)]
         for group in self.groups:
             words += [id(group.params), len(group.params), *map(id, group.params)]
-        dicts = [self.state, *(entry for entry in self.state.values() if type(entry) is dict)]
+        dicts: list[Any] = [self.state]
+        dicts += [entry for entry in self.state.values() if type(entry) is dict]
         words.append(len(dicts))
         for entries in dicts:
             pairs = itertools.chain.from_iterable(entries.items())
@@ -295,7 +297,7 @@ def _make_row(
     for key in names:
         _check_plain(state.get(key), f"{key} of {name}")
         _check_like(state[key], param, f"{key} of {name}")
-    step = None
+    step: Any = None
     if step_name is not None:
         step = state.get(step_name)
         label = f"{step_name} of {name}"

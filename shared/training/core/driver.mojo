@@ -71,9 +71,7 @@ def _update_lanes[
     if is_scaled:
         grad = grad / grad_scale
         store[dtype, width](grad_memory, index, grad)
-    var state = Array[SIMD[compute, width], Update.STATES](
-        uninitialized=True
-    )
+    var state = Array[SIMD[compute, width], Update.STATES](uninitialized=True)
     comptime for i in range(Update.STATES):
         state[i] = load[dtype, width](
             pointer_at[Scalar[dtype]](row.state(i)), index
@@ -170,9 +168,9 @@ def _update_range[
 def _prefetch[
     dtype: DType
 ](pointer: MutPointer[Scalar[dtype], MutUntrackedOrigin], index: Int):
-    prefetch[
-        PrefetchOptions().for_read().high_locality().to_data_cache()
-    ](pointer.unsafe_offset(index + PREFETCH_AHEAD).as_imm())
+    prefetch[PrefetchOptions().for_read().high_locality().to_data_cache()](
+        pointer.unsafe_offset(index + PREFETCH_AHEAD).as_imm()
+    )
 
 
 def update[

@@ -19,7 +19,9 @@ trait LaneUpdate(Deinitable, ImplicitlyCopyable, Movable):
 
         Parameters:
             dtype: The compute dtype, float32 or float64.
-            width: How many lanes; 1 must give the bits that any width gives.
+            width: How many lanes. Any width above 1 must give the same bits; width 1
+                may round otherwise, for it is used only for what torch leaves
+                to a scalar loop.
 
         Args:
             param: The parameters, replaced by their new values.

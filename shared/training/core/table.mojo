@@ -128,9 +128,7 @@ struct TensorRow(ImplicitlyCopyable, Movable):
         Returns:
             A pointer to one float32.
         """
-        return pointer_at[Float32](
-            Int(self.words[unsafe_offset=RowWord.STEP])
-        )
+        return pointer_at[Float32](Int(self.words[unsafe_offset=RowWord.STEP]))
 
     def numel(self) -> Int:
         """Reads the number of elements.

@@ -3,7 +3,7 @@
 from std.ffi import external_call
 from std.math import sqrt
 
-from ..core import LaneUpdate, UpdateRule, lerp
+from ..core import LaneUpdate, UpdateRule, divide_by_constant, lerp
 
 
 def bias_correction(beta: Float64, step: Float64) -> Float64:
@@ -96,7 +96,8 @@ struct AdamUpdate[amsgrad: Bool, decoupled: Bool](LaneUpdate):
         comptime if Self.amsgrad:
             v = _maximum(state[2], v)
             state[2] = v
-        var root = sqrt(v) / Lanes(self.bias2_root.cast[dtype]())
+        var bias2_root = self.bias2_root.cast[dtype]()
+        var root = divide_by_constant(sqrt(v), bias2_root, 1 / bias2_root)
         var step = m * Lanes(self.negative_step_size.cast[dtype]())
         param = p + step / (root + Lanes(self.eps.cast[dtype]()))
 

@@ -1,6 +1,13 @@
 """The optimizer of Mojo programs: applies a rule and owns its state."""
 
-from ..core import Context, Executor, SerialExecutor, UpdateRule, update, words_at
+from ..core import (
+    Context,
+    Executor,
+    SerialExecutor,
+    UpdateRule,
+    update,
+    words_at,
+)
 from ..core.table import (
     RECORD_WORDS,
     ROW_WORDS,
@@ -101,14 +108,24 @@ struct Optimizer[
             var numel = len(parameter.value)
             if len(parameter.grad) != numel:
                 raise Error(
-                    "parameters[", i, "].grad must have ", numel,
-                    " elements like its value, got ", len(parameter.grad),
+                    "parameters[",
+                    i,
+                    "].grad must have ",
+                    numel,
+                    " elements like its value, got ",
+                    len(parameter.grad),
                 )
             var row = i * ROW_WORDS
-            self._table[row + RowWord.PARAM] = Int64(Int(parameter.value.unsafe_ptr()))
-            self._table[row + RowWord.GRAD] = Int64(Int(parameter.grad.unsafe_ptr()))
+            self._table[row + RowWord.PARAM] = Int64(
+                Int(parameter.value.unsafe_ptr())
+            )
+            self._table[row + RowWord.GRAD] = Int64(
+                Int(parameter.grad.unsafe_ptr())
+            )
             self._table[row + RowWord.NUMEL] = Int64(numel)
-            self._table[row + RowWord.STEP] = Int64(Int(Pointer(to=self._steps[i])))
+            self._table[row + RowWord.STEP] = Int64(
+                Int(Pointer(to=self._steps[i]))
+            )
             self._table[row + RowWord.FIRST_BLOCK] = Int64(blocks)
             blocks += block_count(numel)
             elements += numel
@@ -116,10 +133,16 @@ struct Optimizer[
                 ref state = self._state[i * states + s]
                 if len(state) != numel:
                     raise Error(
-                        "parameters[", i, "].value must keep its ", len(state),
-                        " elements, got ", numel,
+                        "parameters[",
+                        i,
+                        "].value must keep its ",
+                        len(state),
+                        " elements, got ",
+                        numel,
                     )
-                self._table[row + RowWord.STATE + s] = Int64(Int(state.unsafe_ptr()))
+                self._table[row + RowWord.STATE + s] = Int64(
+                    Int(state.unsafe_ptr())
+                )
         self._rules = [self.rule]
         self._write_context(len(parameters), blocks, elements)
         update[Self.Rule, Self.dtype](

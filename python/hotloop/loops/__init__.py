@@ -1,0 +1,17 @@
+"""Training and validation loops, and the trainer that puts them together."""
+
+from hotloop.loops.trainer import History, Trainer
+from hotloop.loops.training_loop import train_epoch
+from hotloop.loops.training_step import Batch, Loss, StepResult, training_step
+from hotloop.loops.validation_loop import evaluate
+
+__all__ = [
+    "Batch",
+    "History",
+    "Loss",
+    "StepResult",
+    "Trainer",
+    "evaluate",
+    "train_epoch",
+    "training_step",
+]

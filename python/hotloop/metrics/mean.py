@@ -1,0 +1,46 @@
+"""The weighted mean of a value."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hotloop.errors import EmptyMetricError
+
+__all__ = ["Mean"]
+
+
+class Mean:
+    """Accumulates sum(weight * value) / sum(weight) in float64.
+
+    Values stay on their device until `compute`, so that an update never waits for one.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def update(self, value: Tensor, weight: int = 1) -> None:
+        """Count a value.
+
+        Args:
+            value: A scalar tensor.
+            weight: How often it counts, such as the number of samples that it is the
+                mean of.
+        """
+        self._sum = self._sum + value.detach().to(torch.float64) * weight
+        self._weight += weight
+
+    def compute(self) -> float:
+        """Return the mean.
+
+        Raises:
+            EmptyMetricError: If nothing was counted.
+        """
+        if self._weight == 0:
+            raise EmptyMetricError("Mean has counted no value; call update first")
+        return float(self._sum) / self._weight
+
+    def reset(self) -> None:
+        """Forget everything counted."""
+        self._sum: Tensor | float = 0.0
+        self._weight = 0

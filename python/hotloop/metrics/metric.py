@@ -1,0 +1,22 @@
+"""What a loop asks of a metric."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+__all__ = ["Metric"]
+
+
+class Metric(Protocol):
+    """Counts over batches; any split of the data into batches gives the same value."""
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Count one batch."""
+
+    def compute(self) -> float:
+        """Return the value over everything counted since the last `reset`."""
+
+    def reset(self) -> None:
+        """Forget everything counted."""

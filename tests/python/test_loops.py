@@ -1,0 +1,198 @@
+"""The loops against loops written out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hotloop.callbacks import Callback, Stop, TrainState
+from hotloop.loops import Trainer, evaluate, train_epoch, training_step
+from hotloop.metrics import Accuracy
+from hotloop.optimizers import SGD, AdamW
+
+
+def make_model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 4))
+
+
+def make_batches(*sizes: int) -> list[tuple[Tensor, Tensor]]:
+    torch.manual_seed(1)
+    return [(torch.randn(n, 3), torch.randint(0, 4, (n,))) for n in sizes]
+
+
+class Recorder(Callback):
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.events: list[str] = []
+        self.states: list[TrainState] = []
+        self.stop_at = stop_at
+
+    def _record(self, event: str, state: TrainState) -> None:
+        self.events.append(f"{event} {state.epoch}:{state.step}")
+        self.states.append(state)
+
+    def on_train_begin(self, state: TrainState) -> None:
+        self._record("train begin", state)
+
+    def on_epoch_begin(self, state: TrainState) -> None:
+        self._record("epoch begin", state)
+
+    def on_batch_end(self, state: TrainState) -> Stop | None:
+        self._record("batch", state)
+        return Stop("enough") if state.step == self.stop_at else None
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        self._record("epoch end", state)
+
+    def on_train_end(self, state: TrainState) -> None:
+        self._record("train end", state)
+
+
+def make_trainer(**options: Any) -> Trainer:
+    model = options.pop("model", None) or make_model()
+    options = {"train_loader": make_batches(5, 5, 2), "epochs": 2} | options
+    optimizer = AdamW(model.parameters(), lr=0.01)
+    return Trainer(model, optimizer, nn.CrossEntropyLoss(), **options)
+
+
+def test_trainer_does_what_a_hand_written_loop_does() -> None:
+    batches = make_batches(5, 5, 2)
+    trainer = make_trainer()
+    torch.manual_seed(2)
+    history = trainer.train()
+
+    model = make_model()
+    optimizer = AdamW(model.parameters(), lr=0.01)
+    losses = []
+    torch.manual_seed(2)
+    for _ in range(2):
+        total = 0.0
+        for x, y in batches:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(y)
+        losses.append(total / 12)
+    for ours, theirs in zip(trainer.model.parameters(), model.parameters()):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    assert history["train_loss"] == pytest.approx(losses, rel=1e-12)
+
+
+def test_order_of_events() -> None:
+    recorder = Recorder()
+    make_trainer(callbacks=[recorder], val_loader=make_batches(4)).train()
+    assert recorder.events == [
+        "train begin 0:0",
+        *("epoch begin 0:0", "batch 0:1", "batch 0:2", "batch 0:3", "epoch end 0:3"),
+        *("epoch begin 1:3", "batch 1:4", "batch 1:5", "batch 1:6", "epoch end 1:6"),
+        "train end 1:6",
+    ]
+    assert recorder.states[0].steps_per_epoch == 3
+    assert set(recorder.states[-1].metrics) == {"train_loss", "val_loss", "seconds"}
+
+
+def test_stop_ends_after_the_update_and_validates() -> None:
+    recorder = Recorder(stop_at=2)
+    history = make_trainer(callbacks=[recorder], val_loader=make_batches(4)).train()
+    assert recorder.events[-3:] == ["batch 0:2", "epoch end 0:2", "train end 0:2"]
+    assert history.stop_reason == "enough"
+    assert len(history.epochs) == 1
+
+
+def test_train_end_runs_after_an_error() -> None:
+    recorder = Recorder()
+    bad = [(torch.randn(2, 99), torch.zeros(2, dtype=torch.int64))]
+    with pytest.raises(RuntimeError, match="shapes"):
+        make_trainer(train_loader=bad, callbacks=[recorder]).train()
+    assert recorder.events[-1] == "train end 0:0"
+
+
+def test_metrics_in_training_and_validation() -> None:
+    history = make_trainer(
+        metrics={"accuracy": Accuracy()}, val_loader=make_batches(3, 3)
+    ).train()
+    assert list(history.epochs[0]) == [
+        *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds")
+    ]
+    assert all(0 <= value <= 1 for value in history["val_accuracy"])
+
+
+def test_train_twice_starts_counting_anew() -> None:
+    recorder = Recorder()
+    trainer = make_trainer(callbacks=[recorder], epochs=1)
+    trainer.train()
+    trainer.train()
+    assert recorder.events[:7] == recorder.events[7:]
+
+
+def test_evaluate_changes_nothing() -> None:
+    model = make_model()
+    model.train()
+    model[2].eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    rng = torch.get_rng_state()
+    loss = nn.CrossEntropyLoss()
+    first = evaluate(model, loss, make_batches(5, 2), {"accuracy": Accuracy()})
+    torch.set_rng_state(rng)
+    assert first == evaluate(model, loss, make_batches(5, 2), {"accuracy": Accuracy()})
+    assert [module.training for module in model] == [True, True, False, True]
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0)
+
+
+def test_evaluate_weighs_by_samples() -> None:
+    model = make_model()
+    loss = nn.CrossEntropyLoss()
+    batches = make_batches(5, 2)
+    whole = [tuple(torch.cat(parts) for parts in zip(*batches))]
+    split, joined = evaluate(model, loss, batches), evaluate(model, loss, whole)
+    assert split["loss"] == pytest.approx(joined["loss"], rel=1e-6)
+
+
+def test_evaluate_restores_modes_after_an_error() -> None:
+    model = make_model()
+    with pytest.raises(RuntimeError, match="shapes"):
+        evaluate(model, nn.CrossEntropyLoss(), [(torch.randn(2, 99), torch.zeros(2).long())])
+    assert model.training
+
+
+def test_training_step_adds_gradients() -> None:
+    model = nn.Linear(3, 4)
+    (batch,) = make_batches(5)
+    result = training_step(model, batch, nn.CrossEntropyLoss())
+    assert result.samples == 5
+    assert not result.loss.requires_grad
+    once = model.weight.grad.clone()
+    training_step(model, batch, nn.CrossEntropyLoss())
+    torch.testing.assert_close(model.weight.grad, 2 * once)
+
+
+def test_iterables_without_a_length() -> None:
+    class Stream:
+        def __iter__(self) -> Any:
+            return iter(make_batches(5, 5))
+
+    recorder = Recorder()
+    make_trainer(train_loader=Stream(), callbacks=[recorder], epochs=1).train()
+    assert recorder.states[0].steps_per_epoch is None
+    assert recorder.events[-1] == "train end 0:2"
+
+
+@pytest.mark.parametrize("epochs", [0, -1, 1.5, "3"])
+def test_epochs_must_be_positive(epochs: Any) -> None:
+    with pytest.raises(ValueError, match=f"epochs must be a positive int, got {epochs!r}"):
+        make_trainer(epochs=epochs)
+
+
+@pytest.mark.parametrize("batches", [[], make_batches(0)])
+def test_empty_loaders_raise(batches: Any) -> None:
+    model, loss = nn.Linear(3, 4), nn.CrossEntropyLoss()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="no samples to train on"):
+        train_epoch(model, optimizer, loss, batches)
+    with pytest.raises(ValueError, match="no samples to evaluate"):
+        evaluate(model, loss, batches)
