@@ -11,10 +11,10 @@ import datetime
 from pathlib import Path
 
 import torch
-from measure import compare, describe_machine
 from torch import Tensor
 
 from hotloop import backend, optimizers
+from measure import compare, describe_machine
 
 Shape = tuple[int, ...]
 

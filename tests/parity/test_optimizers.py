@@ -127,8 +127,7 @@ def test_bfloat16_sgd_rounds_once(options: dict[str, Any]) -> None:
         mine.grad = other.grad.clone()
         ours.step(), theirs.step(), reference.step()
         ours_off, torch_off = (
-            ((param.double() - exact).abs() / (exact.abs() + 1e-3)).max()
-            for param in (mine, other)
+            ((param.double() - exact).abs() / (exact.abs() + 1e-3)).max() for param in (mine, other)
         )
         assert ours_off <= ROUNDED_ONCE
         # torch rounds lr, weight decay and 1 - dampening to bfloat16 as well, and again

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from hotloop.optimizers import SGD, Adam, AdamW
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
-BOUNDARY = st.sampled_from([0.0, -0.0, 1e-45, -1e-38, 3e38, float("inf"), float("-inf"), float("nan")])
+BOUNDARY = st.sampled_from(
+    [0.0, -0.0, 1e-45, -1e-38, 3e38, float("inf"), float("-inf"), float("nan")]
+)
 VALUES = st.one_of(BOUNDARY, st.floats(-100, 100, width=32))
 ADAM = st.fixed_dictionaries(
     {
@@ -68,7 +70,9 @@ def assert_same(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
 def test_adam_is_torch_fused(
     name: str, dtype: torch.dtype, problem: Any, options: dict[str, Any], threads: int
 ) -> None:
-    ours = train(lambda p: {"Adam": Adam, "AdamW": AdamW}[name](p, **options), problem, dtype, threads)
+    ours = train(
+        lambda p: {"Adam": Adam, "AdamW": AdamW}[name](p, **options), problem, dtype, threads
+    )
     reference = getattr(torch.optim, name)
     assert_same(ours, train(lambda p: reference(p, fused=True, **options), problem, dtype, 1))
 

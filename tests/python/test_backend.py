@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import needs_native
 
 from hotloop import BackendError, __main__, backend
 from hotloop.optimizers import AdamW
+from tests.conftest import needs_native
 
 PACKAGE = Path(backend.__file__).parent
 KERNELS = ("_kernels.v3.so", "_kernels.v4.so", "_kernels.json")

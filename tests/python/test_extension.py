@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.conftest import needs_native
 
 from hotloop import backend
+from tests.conftest import needs_native
 
 pytestmark = needs_native
 

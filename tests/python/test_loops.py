@@ -112,9 +112,7 @@ def test_train_end_runs_after_an_error() -> None:
 
 
 def test_metrics_in_training_and_validation() -> None:
-    history = make_trainer(
-        metrics={"accuracy": Accuracy()}, val_loader=make_batches(3, 3)
-    ).train()
+    history = make_trainer(metrics={"accuracy": Accuracy()}, val_loader=make_batches(3, 3)).train()
     assert list(history.epochs[0]) == [
         *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds")
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -22,7 +24,7 @@ def test_accuracy_under_any_split(count: int, cuts: list[int], dtype: torch.dtyp
     target = torch.randint(0, 4, (count,), generator=generator).to(dtype)
     metric = Accuracy()
     bounds = sorted({0, count, *(min(cut, count) for cut in cuts)})
-    for start, end in zip(bounds, bounds[1:]):
+    for start, end in itertools.pairwise(bounds):
         metric.update(preds[start:end], target[start:end])
     correct = sum(row.index(max(row)) == t for row, t in zip(preds.tolist(), target.tolist()))
     assert metric.compute() == correct / count

@@ -242,9 +242,7 @@ def test_deepcopy_and_pickle_are_independent(ours: type) -> None:
     pair.mine[0].grad = grad
     pair.ours.step()
     for o in (optimizer, optimizer2):
-        torch.testing.assert_close(
-            o.param_groups[0]["params"][0], pair.mine[0], rtol=0, atol=0
-        )
+        torch.testing.assert_close(o.param_groups[0]["params"][0], pair.mine[0], rtol=0, atol=0)
 
 
 @each_optimizer
@@ -277,12 +275,8 @@ def test_hooks_run_once_and_in_order(ours: type) -> None:
     pair.ours.register_step_pre_hook(lambda *_: events.append("pre"))
     pair.ours.register_step_post_hook(lambda *_: events.append("post"))
     handles = [
-        register_optimizer_step_pre_hook(
-            lambda *_: events.append("global pre")
-        ),
-        register_optimizer_step_post_hook(
-            lambda *_: events.append("global post")
-        ),
+        register_optimizer_step_pre_hook(lambda *_: events.append("global pre")),
+        register_optimizer_step_post_hook(lambda *_: events.append("global post")),
     ]
     try:
         pair.mine[0].grad = torch.ones(3)
@@ -526,14 +520,18 @@ def test_options_of_torch_alone(option: str) -> None:
         assert optimizer.fallback_reason == "differentiable=True"
 
 
+def step_once(make: Any, param: Tensor) -> None:
+    optimizer = make([param], lr=0.1)
+    param.grad = torch.ones(3)
+    optimizer.step()
+
+
 def test_inference_tensor_raises_as_in_torch() -> None:
     with torch.inference_mode():
         param = torch.ones(3)
     for make in (SGD, torch.optim.SGD):
         with pytest.raises(Exception, match=r"[Ii]nference"):
-            optimizer = make([param], lr=0.1)
-            param.grad = torch.ones(3)
-            optimizer.step()
+            step_once(make, param)
 
 
 BAD = [

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import needs_native
 from torch import Tensor
 
 from hotloop import backend, runtime
 from hotloop.optimizers import SGD, Adam, AdamW
 from hotloop.optimizers.plan import Plan
 from hotloop.runtime import Runtime
+from tests.conftest import needs_native
 
 pytestmark = needs_native
 

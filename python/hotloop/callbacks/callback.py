@@ -95,7 +95,6 @@ class Callbacks:
             for name in self.HOOKS
         }
 
-
     def call(self, hook: str, state: TrainState) -> list[Action]:
         """Call one hook of every callback.
 

@@ -28,8 +28,13 @@ class ProgressBar(Callback):
 
     def __init__(self, console: Console | None = None, refresh_seconds: float = 0.1) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         self._console = console or Console(highlight=False)
         self._refresh_seconds = refresh_seconds

@@ -16,7 +16,8 @@ class Accuracy:
     """
 
     def __init__(self) -> None:
-        self.reset()
+        self._correct: Tensor | int = 0
+        self._count = 0
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Count one batch.
@@ -48,5 +49,5 @@ class Accuracy:
 
     def reset(self) -> None:
         """Forget everything counted."""
-        self._correct: Tensor | int = 0
+        self._correct = 0
         self._count = 0

@@ -17,7 +17,8 @@ class Mean:
     """
 
     def __init__(self) -> None:
-        self.reset()
+        self._sum: Tensor | float = 0.0
+        self._weight = 0
 
     def update(self, value: Tensor, weight: int = 1) -> None:
         """Count a value.
@@ -42,5 +43,5 @@ class Mean:
 
     def reset(self) -> None:
         """Forget everything counted."""
-        self._sum: Tensor | float = 0.0
+        self._sum = 0.0
         self._weight = 0

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hotloop.optimizers.memory import full_like
 from hotloop.optimizers.optimizer import NativeStep
 from hotloop.optimizers.plan import DTYPES, UnsupportedError
 
@@ -55,7 +56,7 @@ class AdamKernels(NativeStep):
 
     def create_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """Return torch's state for `fused=True`: a float32 step count and zero moments."""
-        moments = {name: torch.zeros_like(param) for name in self.state_names(group)}
+        moments = {name: full_like(param, 0.0) for name in self.state_names(group)}
         return {"step": torch.zeros((), dtype=torch.float32), **moments}
 
     @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hotloop.optimizers.memory import full_like
 from hotloop.optimizers.optimizer import NativeStep
 from hotloop.optimizers.plan import UnsupportedError
 
@@ -63,4 +64,4 @@ class SGD(NativeStep, torch.optim.SGD):
     def create_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """Return a buffer that turns into the first gradient when that is added."""
         # -0.0 is the one start that leaves both signs of a zero gradient alone.
-        return {name: torch.full_like(param, -0.0) for name in self.state_names(group)}
+        return {name: full_like(param, -0.0) for name in self.state_names(group)}

@@ -146,10 +146,12 @@ def _update_range[
     var param = pointer_at[Scalar[dtype]](row.param())
     var grad = pointer_at[Scalar[dtype]](row.grad())
     for i in range(first, wide_end, width):
-        _prefetch(param, i)
-        _prefetch(grad, i)
+        # Not past the end: asking for an unmapped page costs a page walk.
+        var ahead = min(i + PREFETCH_AHEAD, last)
+        _prefetch(param, ahead)
+        _prefetch(grad, ahead)
         comptime for s in range(Rule.Update.STATES):
-            _prefetch(pointer_at[Scalar[dtype]](row.state(s)), i)
+            _prefetch(pointer_at[Scalar[dtype]](row.state(s)), ahead)
         _update_lanes[Rule.Update, dtype, width](
             update, row, i, grad_scale, is_scaled
         )
@@ -169,7 +171,7 @@ def _prefetch[
     dtype: DType
 ](pointer: MutPointer[Scalar[dtype], MutUntrackedOrigin], index: Int):
     prefetch[PrefetchOptions().for_read().high_locality().to_data_cache()](
-        pointer.unsafe_offset(index + PREFETCH_AHEAD).as_imm()
+        pointer.unsafe_offset(index).as_imm()
     )
 
 
