@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ Shape = tuple[int, ...]
 
 
 def _mlp(*widths: int) -> list[Shape]:
-    return [shape for a, b in zip(widths, widths[1:]) for shape in ((b, a), (b,))]
+    return [shape for a, b in itertools.pairwise(widths) for shape in ((b, a), (b,))]
 
 
 def _gpt2_small() -> list[Shape]:
