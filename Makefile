@@ -4,7 +4,7 @@
 PYTHON_FOR_VENV ?= python3
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-PIP := $(PYTHON) -m pip install --disable-pip-version-check --quiet
+PIP := $(PYTHON) -m pip install --disable-pip-version-check --quiet --quiet
 INSTALLED := $(VENV)/.installed
 
 .PHONY: train test check bench build clean

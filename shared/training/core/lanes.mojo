@@ -4,7 +4,6 @@ Kernels compute in `compute_dtype[dtype]()` and touch memory in `dtype`.
 """
 
 from std.memory import bitcast
-from std.utils.numerics import inf
 
 from .memory import Address
 
@@ -154,6 +153,6 @@ def divide_by_constant[
     var quotient = dividend * inverse
     quotient = negative.fma(quotient, dividend).fma(inverse, quotient)
     quotient = negative.fma(quotient, dividend).fma(inverse, quotient)
-    # Zeros keep their sign; infinity and NaN have no remainder.
-    var is_plain = dividend.gt(0) & dividend.lt(inf[dtype]())
-    return is_plain.select(quotient, dividend)
+    # The quotient by at most 1 is no smaller, so this changes only what has no
+    # remainder (infinity, NaN) and the sign of zeros. It is one instruction.
+    return quotient.gt(dividend).select(quotient, dividend)

@@ -37,8 +37,8 @@ struct AdamUpdate[amsgrad: Bool, decoupled: Bool](LaneUpdate):
     comptime STATES = 3 if Self.amsgrad else 2
     """The two moments, and with `amsgrad` the largest second moment."""
 
-    var grad_sign: Float64
-    """-1 to maximize, else 1."""
+    var maximize: Float64
+    """1 to maximize, else 0."""
     var decay: Float64
     """`1 - lr * weight_decay` if decoupled, else `weight_decay`."""
     var first_weight: Float64
@@ -75,7 +75,9 @@ struct AdamUpdate[amsgrad: Bool, decoupled: Bool](LaneUpdate):
             state: First moment, second moment and the latter's largest value.
         """
         comptime Lanes = SIMD[dtype, width]
-        var g = grad * Lanes(self.grad_sign.cast[dtype]())
+        var g = grad
+        if self.maximize != 0:
+            g = -g
         var p = param
         comptime if Self.decoupled:
             p = p * Lanes(self.decay.cast[dtype]())
@@ -180,7 +182,7 @@ struct Adam[amsgrad: Bool = False, decoupled: Bool = False](UpdateRule):
         comptime if Self.decoupled:
             decay = 1 - self.lr * self.weight_decay
         return Self.Update(
-            grad_sign=1 - 2 * self.maximize,
+            maximize=self.maximize,
             decay=decay,
             first_weight=1 - self.beta1,
             beta2=self.beta2,

@@ -22,8 +22,8 @@ struct SGDUpdate[momentum: Bool, nesterov: Bool](LaneUpdate):
     comptime STATES = 1 if Self.momentum else 0
     """The momentum buffer."""
 
-    var grad_sign: Float64
-    """-1 to maximize, else 1."""
+    var maximize: Float64
+    """1 to maximize, else 0."""
     var weight_decay: Float64
     """How much of the parameter joins the gradient."""
     var momentum_decay: Float64
@@ -54,7 +54,9 @@ struct SGDUpdate[momentum: Bool, nesterov: Bool](LaneUpdate):
             state: The momentum buffer, if there is one.
         """
         comptime Lanes = SIMD[dtype, width]
-        var g = grad * Lanes(self.grad_sign.cast[dtype]())
+        var g = grad
+        if self.maximize != 0:
+            g = -g
         if self.weight_decay != 0:
             g = param.fma(Lanes(self.weight_decay.cast[dtype]()), g)
         comptime if Self.momentum:
@@ -131,7 +133,7 @@ struct SGD[momentum: Bool = False, nesterov: Bool = False](UpdateRule):
             The constants.
         """
         return Self.Update(
-            grad_sign=1 - 2 * self.maximize,
+            maximize=self.maximize,
             weight_decay=self.weight_decay,
             momentum_decay=self.momentum_decay,
             grad_weight=1.0 if step == 1 else 1 - self.dampening,

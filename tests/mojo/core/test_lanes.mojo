@@ -1,10 +1,17 @@
-"""Loads and stores against plain conversions, and both branches of `lerp`."""
+"""Loads and stores against plain conversions, `lerp` and `divide_by_constant`."""
 
 from std.ffi import external_call
 from std.memory import bitcast
 from std.testing import TestSuite, assert_equal
 
-from shared.training.core import compute_dtype, lerp, load, pointer_at, store
+from shared.training.core import (
+    compute_dtype,
+    divide_by_constant,
+    lerp,
+    load,
+    pointer_at,
+    store,
+)
 
 
 def round_to_bfloat16(value: Float32) -> UInt32:
@@ -188,6 +195,73 @@ def test_lerp_at_weight_1_is_the_end() raises:
     assert_equal(bitcast[DType.uint32, 1](vector[0]), 0x8000_0000)
     var scalar = lerp[DType.float32, 1](1, -0.0, 1)
     assert_equal(bitcast[DType.uint32, 1](scalar), 0)
+
+
+def check_quotients[
+    dtype: DType, width: Int
+](dividend: SIMD[dtype, width], divisor: Scalar[dtype]) raises:
+    comptime bits = DType.uint64 if dtype == DType.float64 else DType.uint32
+    var ours = divide_by_constant(dividend, divisor, 1 / divisor)
+    var exact = dividend / divisor
+    var same = bitcast[bits, width](ours).eq(bitcast[bits, width](exact))
+    assert_equal(same.reduce_and(), True, String(dividend, " / ", divisor))
+
+
+def test_divide_by_constant_has_the_bits_of_a_division() raises:
+    # Every float32 significand, for the divisors of the first steps of Adam and
+    # for awkward ones; the exponent of either does not matter.
+    var divisors: List[Float32] = [
+        1.0,
+        0.031622778,
+        0.04470985,
+        0.05474486,
+        0.31622776,
+        0.99999994,
+        0.50000006,
+        0.6666667,
+        0.333333343,
+        0.7071068,
+        1e-8,
+    ]
+    for divisor in divisors:
+        for significand in range(0, 1 << 23, 16):
+            var bits = SIMD[DType.uint32, 16](0x3F80_0000 + significand)
+            comptime for lane in range(16):
+                bits[lane] += UInt32(lane)
+            check_quotients(bitcast[DType.float32, 16](bits), divisor)
+
+
+def test_divide_by_constant_in_float64() raises:
+    var state = UInt32(1)
+    for _ in range(200_000):
+        var high = UInt64(next_random(state)) << 20
+        var bits = (UInt64(0x3FF) << 52) | high | UInt64(next_random(state))
+        var divisor = bitcast[DType.float64, 1](
+            (UInt64(0x3FE) << 52) | (UInt64(next_random(state)) << 19)
+        )
+        check_quotients[DType.float64, 1](
+            bitcast[DType.float64, 1](bits), divisor
+        )
+
+
+def test_divide_by_constant_at_the_ends() raises:
+    # The square roots of the smallest and the largest float32, and what has none.
+    var infinity = bitcast[DType.float32, 1](UInt32(0x7F80_0000))
+    var ends: List[Float32] = [
+        0.0,
+        -0.0,
+        3.7433923e-23,
+        1.8446743e19,
+        infinity,
+    ]
+    for divisor in [Float32(1.0), Float32(0.031622778), Float32(1e-8)]:
+        for dividend in ends:
+            check_quotients[DType.float32, 1](dividend, divisor)
+    var nan = bitcast[DType.float32, 1](UInt32(0x7FC0_0000))
+    var quotient = divide_by_constant[DType.float32, 1](
+        nan, Float32(0.5), Float32(2)
+    )
+    assert_equal(quotient != quotient, True)
 
 
 def main() raises:
