@@ -425,6 +425,38 @@ def test_what_has_no_kernel_runs_on_torch(ours: type, kind: str) -> None:
 
 
 @needs_native
+@pytest.mark.parametrize("kind", UNSUPPORTED)
+@pytest.mark.usefixtures("lenient")
+def test_what_has_no_kernel_is_noticed_when_it_gets_a_gradient(kind: str) -> None:
+    make, reason = UNSUPPORTED[kind]
+    plain, late = torch.ones(3, requires_grad=True), make().detach().requires_grad_()
+    before = late.detach().clone()
+    optimizer = AdamW([plain, late])
+    plain.grad = torch.ones(3)
+    optimizer.step()
+    assert optimizer.fallback_reason is None
+    late.grad = torch.ones_like(late)
+    optimizer.step()
+    assert reason in optimizer.fallback_reason
+    assert len(optimizer.state) == 2
+    if kind != "meta":
+        assert not torch.equal(late, before)
+
+
+@needs_native
+@pytest.mark.usefixtures("lenient")
+def test_params_that_are_no_list() -> None:
+    param = torch.ones(3, requires_grad=True)
+    param.grad = torch.ones(3)
+    optimizer = SGD([param], lr=1.0)
+    optimizer.step()
+    optimizer.param_groups[0]["params"] = (param,)
+    optimizer.step()
+    assert optimizer.fallback_reason == "a group's params are a tuple, not a list"
+    assert param.tolist() == [-1, -1, -1]
+
+
+@needs_native
 @pytest.mark.usefixtures("lenient")
 def test_sparse_gradients() -> None:
     results = []

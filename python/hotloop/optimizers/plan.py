@@ -97,8 +97,8 @@ class Plan:
         backend: The native backend.
 
     Raises:
-        UnsupportedError: If a tensor or an option is not for the kernels. State that was
-            missing may have been created by then, as torch would have.
+        UnsupportedError: If a tensor or an option is not for the kernels. No state has
+            been created then.
     """
 
     def __init__(self, rule: Rule, state: State, backend: Backend) -> None:
@@ -110,6 +110,8 @@ class Plan:
         self.state = state
         self._read = itemgetter(*rule.options)
         self._hyperparameters: npt.NDArray[np.float64] | None = None
+        if not isinstance(state, dict):
+            raise UnsupportedError(f"the state is a {type(state).__name__}, not a dict")
         self.groups = [self._read_group(rule, group) for group in rule.param_groups]
         hyperparameters = [rule.hyperparameters(group) for group in rule.param_groups]
         self._hyperparameters = np.array(hyperparameters, np.float64)
@@ -120,7 +122,9 @@ class Plan:
             for position, param in enumerate(group.params):
                 name = f"param_groups[{index}]['params'][{position}]"
                 row = _make_row(param, index, state.get(param), names, rule.step_name, name)
-                launches.setdefault((group.kernel, param.dtype), []).append(row)
+                # Without a gradient any tensor is watched, lest it get one.
+                dtype = param.dtype if param.dtype in DTYPES else torch.float32
+                launches.setdefault((group.kernel, dtype), []).append(row)
         rows = list(itertools.chain.from_iterable(launches.values()))
         _refuse_overlaps([row.param for row in rows if row.param.grad is not None])
         # Only now, since a step that ends up on torch must find the state as it was.
@@ -132,9 +136,7 @@ class Plan:
         self._handles: list[int] = []
         self._updated = [row.param for row in rows if row.param.grad is not None]
         contexts = [
-            self._write_launch(kernel, dtype, rows)
-            for (kernel, dtype), rows in launches.items()
-            if dtype in DTYPES
+            self._write_launch(kernel, dtype, rows) for (kernel, dtype), rows in launches.items()
         ]
         objects = self._record_objects() if self.is_checked else None
         self.words = np.array(
@@ -198,10 +200,12 @@ class Plan:
         return True
 
     def _read_group(self, rule: Rule, group: dict[str, Any]) -> Group:
-        values = self._read(group)
+        values, params = self._read(group), group["params"]
+        if not isinstance(params, list):
+            raise UnsupportedError(f"a group's params are a {type(params).__name__}, not a list")
         return Group(
             group=group,
-            params=group["params"],
+            params=params,
             values=values,
             kernel=rule.kernel(group),
             has_tensors=any(isinstance(value, Tensor) for value in values),
@@ -284,6 +288,8 @@ def _make_row(
     step_name: str | None,
     name: str,
 ) -> _Row:
+    if isinstance(param, torch.nn.parameter.UninitializedParameter):
+        raise UnsupportedError(f"{name} is not initialized")
     if param.grad is None and not state:
         return _Row(param, group, [], None, is_fresh=False)
     _check_plain(param, name)
