@@ -82,6 +82,16 @@ def test_adam_has_the_bits_of_torch_fused(
     assert_same_bits(ours, theirs, mine, other)
 
 
+def test_weight_decay_is_rounded_once() -> None:
+    generator = torch.Generator().manual_seed(3)
+    for lr, decay in torch.rand((200, 2), generator=generator, dtype=torch.float64).tolist():
+        mine, other = make([5], torch.float64)
+        mine[0].grad, other[0].grad = torch.zeros_like(mine[0]), torch.zeros_like(other[0])
+        AdamW(mine, lr=lr, weight_decay=decay).step()
+        torch.optim.AdamW(other, lr=lr, weight_decay=decay, fused=True).step()
+        torch.testing.assert_close(mine[0], other[0], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("amsgrad", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_adamw_on_180_tensors_of_mixed_sizes(dtype: torch.dtype, amsgrad: bool) -> None:

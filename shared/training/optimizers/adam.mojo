@@ -180,7 +180,8 @@ struct Adam[amsgrad: Bool = False, decoupled: Bool = False](UpdateRule):
         var bias2 = bias_correction(self.beta2, step)
         var decay = self.weight_decay
         comptime if Self.decoupled:
-            decay = 1 - self.lr * self.weight_decay
+            # One rounding, as in torch's compiled code.
+            decay = (-self.lr).fma(self.weight_decay, 1)
         return Self.Update(
             maximize=self.maximize,
             decay=decay,
