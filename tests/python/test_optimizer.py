@@ -146,6 +146,21 @@ def test_state_is_replaced_and_swapped(ours: type) -> None:
 
 
 @each_optimizer
+def test_an_assigned_state_is_watched(ours: type) -> None:
+    pair = Pair(ours, 20)
+    pair.step()
+    key = "momentum_buffer" if ours is SGD else "exp_avg"
+    # Taken without `optimizer.state`, as whoever builds a state of their own would.
+    mine, other = (dict(o.__dict__["state"]) for o in (pair.ours, pair.theirs))
+    pair.ours.state, pair.theirs.state = mine, other
+    pair.step()
+    new = torch.randn(20)
+    mine[pair.mine[0]][key], other[pair.other[0]][key] = new.clone(), new.clone()
+    pair.step()
+    pair.check()
+
+
+@each_optimizer
 def test_groups_with_their_own_values(ours: type) -> None:
     options = OPTIONS[ours]
     mine = [torch.randn(n, requires_grad=True) for n in (5, 6, 7)]

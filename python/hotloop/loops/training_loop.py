@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from torch import nn
 from torch.optim import Optimizer
 
+from hotloop.loops.measurement import Measurement
 from hotloop.loops.training_step import Batch, Loss, StepResult, training_step
-from hotloop.metrics import Mean, Metric
+from hotloop.metrics import Metric
 
 __all__ = ["train_epoch"]
 
@@ -37,23 +38,14 @@ def train_epoch(
     Raises:
         ValueError: If the loader yields no batch.
     """
-    metrics = metrics or {}
-    mean_loss = Mean()
-    for metric in metrics.values():
-        metric.reset()
+    measurement = Measurement(metrics)
     model.train()
     optimizer.zero_grad()
-    samples = 0
     for batch in loader:
         result = training_step(model, batch, loss)
         optimizer.step()
         optimizer.zero_grad()
-        samples += result.samples
-        mean_loss.update(result.loss, result.samples)
-        for metric in metrics.values():
-            metric.update(result.preds, result.target)
+        measurement.update(result.loss, result.preds, result.target)
         if after_update(result):
             break
-    if samples == 0:
-        raise ValueError("loader yields no samples to train on; check its dataset and batch size")
-    return {"loss": mean_loss.compute()} | {k: m.compute() for k, m in metrics.items()}
+    return measurement.compute()

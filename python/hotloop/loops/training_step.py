@@ -23,15 +23,13 @@ class StepResult:
 
     Attributes:
         loss: Mean loss, a scalar tensor without graph.
-        preds: The model's output, without graph.
-        target: The targets, on the model's device.
-        samples: Number of samples in the batch.
+        preds: The model's output, shape (N, ...), without graph.
+        target: The targets, shape (N, ...), on the model's device.
     """
 
     loss: Tensor
     preds: Tensor
     target: Tensor
-    samples: int
 
 
 def training_step(model: nn.Module, batch: Batch, loss: Loss) -> StepResult:
@@ -50,4 +48,4 @@ def training_step(model: nn.Module, batch: Batch, loss: Loss) -> StepResult:
     preds = model(inputs)
     value = loss(preds, target)
     value.backward()  # type: ignore[no-untyped-call]
-    return StepResult(value.detach(), preds.detach(), target, len(target))
+    return StepResult(value.detach(), preds.detach(), target)

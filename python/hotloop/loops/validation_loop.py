@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import nn
 
+from hotloop.loops.measurement import Measurement
 from hotloop.loops.training_step import Batch, Loss
-from hotloop.metrics import Mean, Metric
+from hotloop.metrics import Metric
 
 __all__ = ["evaluate"]
 
@@ -34,25 +35,16 @@ def evaluate(
     Raises:
         ValueError: If the loader yields no batch.
     """
-    metrics = metrics or {}
-    mean_loss = Mean()
-    for metric in metrics.values():
-        metric.reset()
+    measurement = Measurement(metrics)
     device = next(model.parameters()).device
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    samples = 0
     try:
         for batch in loader:
             inputs, target = (part.to(device, non_blocking=True) for part in batch)
             preds = model(inputs)
-            samples += len(target)
-            mean_loss.update(loss(preds, target), len(target))
-            for metric in metrics.values():
-                metric.update(preds, target)
+            measurement.update(loss(preds, target), preds, target)
     finally:
         for module, mode in modes:
             module.training = mode
-    if samples == 0:
-        raise ValueError("loader yields no samples to evaluate; check its dataset")
-    return {"loss": mean_loss.compute()} | {k: m.compute() for k, m in metrics.items()}
+    return measurement.compute()

@@ -30,7 +30,6 @@ __all__ = ["DTYPES", "Group", "Plan", "Rule", "UnsupportedError"]
 State = MutableMapping[Tensor, dict[str, Any]]
 Words = npt.NDArray[np.int64]
 
-_STATES_MAX = 3
 #: The dtypes that have kernels, and where each one's kernel follows the float32 one.
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 
