@@ -26,6 +26,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
+from hotloop import layout
 from hotloop.errors import BackendError
 from hotloop.runtime import Runtime
 
@@ -34,15 +35,15 @@ __all__ = ["Backend", "current", "describe"]
 #: The sizes of all shared structures, in the order of `layout` in
 #: `shared/bindings/extension.mojo`. Kernels with others are not used.
 LAYOUT = {
-    "block": 256,
-    "row": 12,
-    "record": 16,
-    "context": 8,
-    "launch": 12,
-    "plan": 4,
-    "handle": 5,
+    "block": layout.BLOCK,
+    "row": layout.RowWord.END,
+    "record": layout.RECORD_WORDS,
+    "context": layout.ContextWord.END,
+    "launch": layout.LaunchWord.END,
+    "plan": layout.PlanWord.END,
+    "handle": layout.HandleWord.END,
     "runtime": Runtime.WORDS,
-    "kernels": 21,
+    "kernels": len(layout.KERNELS),
 }
 
 _V2 = {"cx16", "lahf_lm", "pni", "popcnt", "sse4_1", "sse4_2", "ssse3"}
@@ -195,8 +196,8 @@ def _load_kernels(level: str) -> ModuleType:
 
 def _check_layout(kernels: ModuleType, rebuild: str) -> None:
     words = np.zeros(64, np.int64)
-    layout = getattr(kernels, "layout", lambda address: 0)
-    count = layout(words.ctypes.data)
+    write_layout = getattr(kernels, "layout", lambda address: 0)
+    count = write_layout(words.ctypes.data)
     if words[:count].tolist() != list(LAYOUT.values()):
         raise _UnavailableError(f"the kernels belong to another version of hotloop; {rebuild}")
 

@@ -8,8 +8,8 @@ from shared.training.core import Words, words_at
 from shared.training.core.table import (
     BLOCK,
     RECORD_WORDS,
-    ROW_WORDS,
     ContextWord,
+    RowWord,
 )
 
 from shared.bindings.kernels import Kernel
@@ -37,7 +37,7 @@ def _layout(self_: Int, args: Words, count: Int) abi("C") -> Int:
         return 0
     var out = words_at(address)
     out[unsafe_offset=0] = BLOCK
-    out[unsafe_offset=1] = ROW_WORDS
+    out[unsafe_offset=1] = RowWord.END
     out[unsafe_offset=2] = RECORD_WORDS
     out[unsafe_offset=3] = ContextWord.END
     out[unsafe_offset=4] = LaunchWord.END
@@ -95,8 +95,8 @@ def PyInit__kernels() abi("C") -> Int:
         _step,
         (
             "step(plan, /)\n--\n\nTake one optimizer step by the plan at an"
-            " address. Return 0, or 1 if the plan has become stale and nothing"
-            " was done.\0"
+            " address. Return 0, 1 if the plan has become stale and nothing was"
+            " done, or 2 if a gradient is not finite.\0"
         ),
     )
     write_method(

@@ -3,59 +3,65 @@
 from shared.training.core import Context, Executor, UpdateRule, update
 from shared.training.optimizers import SGD, Adam, AdamW
 
+comptime DTYPES = 3
+"""How many dtypes each kernel comes in: float32, float64, bfloat16."""
+
 
 struct Kernel:
-    """Numbers each rule's float32 kernel; float64 and bfloat16 follow it."""
+    """Numbers the kernels; `KERNELS` in Python names them in the same order."""
 
     comptime SGD = 0
     """SGD without a buffer."""
-    comptime SGD_MOMENTUM = 3
+    comptime SGD_MOMENTUM = 1
     """SGD with momentum."""
-    comptime SGD_NESTEROV = 6
+    comptime SGD_NESTEROV = 2
     """SGD with Nesterov momentum."""
-    comptime ADAM = 9
+    comptime ADAM = 3
     """Adam."""
-    comptime ADAM_AMSGRAD = 12
+    comptime ADAM_AMSGRAD = 4
     """AMSGrad."""
-    comptime ADAMW = 15
+    comptime ADAMW = 5
     """AdamW."""
-    comptime ADAMW_AMSGRAD = 18
+    comptime ADAMW_AMSGRAD = 6
     """AMSGrad with decoupled weight decay."""
-    comptime END = 21
+    comptime END = 7
     """Number of kernels."""
 
 
 def run_kernel[
     Runner: Executor
-](kernel: Int, context: Context, executor: Runner):
+](kernel: Int, dtype: Int, context: Context, executor: Runner):
     """Takes one step with the kernel of a number.
 
     Parameters:
         Runner: The type of the executor.
 
     Args:
-        kernel: A number of `Kernel`, plus 1 for float64 or 2 for bfloat16.
+        kernel: A number of `Kernel`.
+        dtype: 0 for float32, 1 for float64, 2 for bfloat16.
         context: What to update.
         executor: Who runs the blocks.
     """
-    _run[SGD[], Kernel.SGD](kernel, context, executor)
-    _run[SGD[momentum=True], Kernel.SGD_MOMENTUM](kernel, context, executor)
+    var number = kernel * DTYPES + dtype
+    _run[SGD[], Kernel.SGD](number, context, executor)
+    _run[SGD[momentum=True], Kernel.SGD_MOMENTUM](number, context, executor)
     _run[SGD[momentum=True, nesterov=True], Kernel.SGD_NESTEROV](
-        kernel, context, executor
+        number, context, executor
     )
-    _run[Adam[], Kernel.ADAM](kernel, context, executor)
-    _run[Adam[amsgrad=True], Kernel.ADAM_AMSGRAD](kernel, context, executor)
-    _run[AdamW[], Kernel.ADAMW](kernel, context, executor)
-    _run[AdamW[amsgrad=True], Kernel.ADAMW_AMSGRAD](kernel, context, executor)
+    _run[Adam[], Kernel.ADAM](number, context, executor)
+    _run[Adam[amsgrad=True], Kernel.ADAM_AMSGRAD](number, context, executor)
+    _run[AdamW[], Kernel.ADAMW](number, context, executor)
+    _run[AdamW[amsgrad=True], Kernel.ADAMW_AMSGRAD](number, context, executor)
 
 
 @always_inline
 def _run[
-    Rule: UpdateRule, first: Int, Runner: Executor
-](kernel: Int, context: Context, executor: Runner):
-    if kernel == first:
+    Rule: UpdateRule, kernel: Int, Runner: Executor
+](number: Int, context: Context, executor: Runner):
+    comptime first = kernel * DTYPES
+    if number == first:
         update[Rule, DType.float32](context, executor)
-    elif kernel == first + 1:
+    elif number == first + 1:
         update[Rule, DType.float64](context, executor)
-    elif kernel == first + 2:
+    elif number == first + 2:
         update[Rule, DType.bfloat16](context, executor)

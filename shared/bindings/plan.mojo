@@ -5,14 +5,21 @@ step reads the tensors' addresses anew and compares everything else that the
 program may have changed since, so that Python rebuilds a plan only when it has to.
 """
 
+from std.math import sqrt
+from std.utils.numerics import isfinite
+
 from shared.training.core import (
     Context,
     TensorRow,
     TorchExecutor,
     Words,
+    clip_factor,
+    sum_squares,
     words_at,
+    zero_grads,
 )
 from shared.training.core.table import (
+    SCALARS_MAX,
     STATES_MAX,
     ContextWord,
     RowWord,
@@ -38,9 +45,26 @@ struct PlanWord:
     """Address of the recorded Python objects, or 0 to check nothing."""
     comptime STATE_IS_SHARED = 2
     """Whether anybody else may hold the optimizer's state, and so change it."""
-    comptime LAUNCHES = 3
+    comptime IS_NORM_MEASURED = 3
+    """Whether to measure the norm of all gradients, and with one that is not finite
+    to leave the parameters alone."""
+    comptime IS_UPDATED = 4
+    """Whether to update the parameters, or only to measure."""
+    comptime MAX_NORM = 5
+    """A float64, the largest norm of the gradients that enter the update."""
+    comptime GRAD_SCALE = 6
+    """Address of a float32 that divides the gradients in place, or 0."""
+    comptime GRAD_FACTOR = 7
+    """A float64 that multiplies the gradients before they are measured."""
+    comptime AVERAGE_WEIGHT = 8
+    """A float64, how far the averages move to the new parameters; 0 for none."""
+    comptime ZERO_GRAD = 9
+    """Whether the gradients become 0 once they are used."""
+    comptime NORM = 10
+    """A float64, the measured norm."""
+    comptime LAUNCHES = 11
     """Number of launches; the addresses of their contexts follow."""
-    comptime END = 4
+    comptime END = 12
     """Number of words before the launches."""
 
 
@@ -49,13 +73,15 @@ struct LaunchWord:
 
     comptime KERNEL = ContextWord.END
     """Which kernel to run."""
-    comptime DTYPE = ContextWord.END + 1
+    comptime KERNEL_DTYPE = ContextWord.END + 1
+    """The tensors' dtype as kernels count them: float32, float64, bfloat16."""
+    comptime DTYPE = ContextWord.END + 2
     """libtorch's number of the tensors' dtype."""
-    comptime HANDLES = ContextWord.END + 2
+    comptime HANDLES = ContextWord.END + 3
     """Address of the handles, `HandleWord`, of each tensor."""
-    comptime HELD = ContextWord.END + 3
+    comptime HELD = ContextWord.END + 4
     """Address of scratch for one handle of each tensor."""
-    comptime END = ContextWord.END + 4
+    comptime END = ContextWord.END + 5
     """Number of words."""
 
 
@@ -66,9 +92,13 @@ struct HandleWord:
     """The parameter."""
     comptime STATE = 1
     """Up to `STATES_MAX` state tensors; 0 where there is none."""
-    comptime STEP = 4
+    comptime STEP = 5
     """The count of applied steps; 0 if the plan counts, for want of a tensor."""
-    comptime END = 5
+    comptime SCALAR = 6
+    """Up to `SCALARS_MAX` states with one element; 0 where there is none."""
+    comptime AVERAGE = 8
+    """The moving average; 0 if none is kept."""
+    comptime END = 9
     """Number of words."""
 
 
@@ -79,6 +109,8 @@ struct Outcome:
     """Every tensor with a gradient was updated."""
     comptime CHANGED = 1
     """Something differs from what the plan recorded; nothing was touched."""
+    comptime NOT_FINITE = 2
+    """The norm is not finite; no parameter and no state was touched."""
 
 
 def run_plan(plan: Words) -> Int:
@@ -106,37 +138,93 @@ def run_plan(plan: Words) -> Int:
             return Outcome.CHANGED
         work += launch.work()
 
-    if is_checked:
-        for i in range(launches):
-            _bump_versions(torch, _launch(plan, i))
     if work < GIL_WORK:
-        _run(plan, launches)
-        return Outcome.DONE
+        var outcome = _run(plan, launches)
+        if is_checked and outcome == Outcome.DONE:
+            _bump_versions(torch, plan, launches)
+        return outcome
 
     # Another thread may drop a gradient as soon as the GIL is released.
     if is_checked:
         for i in range(launches):
             _hold_grads(torch, _launch(plan, i))
+    var outcome: Int
     with ReleasedGIL():
-        _run(plan, launches)
+        outcome = _run(plan, launches)
     if is_checked:
         for i in range(launches):
             _release_grads(torch, _launch(plan, i))
-    return Outcome.DONE
+        if outcome == Outcome.DONE:
+            _bump_versions(torch, plan, launches)
+    return outcome
 
 
 def _launch(plan: Words, index: Int) -> Context:
     return Context(words_at(Int(plan[unsafe_offset=PlanWord.END + index])))
 
 
-def _run(plan: Words, launches: Int):
+def _run(plan: Words, launches: Int) -> Int:
     var runtime = words_at(Int(plan[unsafe_offset=PlanWord.RUNTIME]))
     var executor = TorchExecutor(
         Int(runtime[unsafe_offset=RuntimeWord.PARALLEL_FOR])
     )
+    var numbers = plan.unsafe_bitcast[Float64]()
+    var factor = numbers[unsafe_offset=PlanWord.GRAD_FACTOR]
+    if plan[unsafe_offset=PlanWord.IS_NORM_MEASURED] != 0:
+        var sum = Float64(0)
+        for i in range(launches):
+            sum += _sum_squares(_launch(plan, i), executor)
+        var norm = sqrt(sum) * factor
+        numbers[unsafe_offset=PlanWord.NORM] = norm
+        if not isfinite(norm):
+            if plan[unsafe_offset=PlanWord.ZERO_GRAD] != 0:
+                for i in range(launches):
+                    _zero_grads(_launch(plan, i), executor)
+            return Outcome.NOT_FINITE
+        factor *= clip_factor(norm, numbers[unsafe_offset=PlanWord.MAX_NORM])
+    if plan[unsafe_offset=PlanWord.IS_UPDATED] == 0:
+        return Outcome.DONE
     for i in range(launches):
         var launch = _launch(plan, i)
-        run_kernel(launch.word(LaunchWord.KERNEL), launch, executor)
+        var words = launch.words
+        words[unsafe_offset=ContextWord.GRAD_SCALE] = plan[
+            unsafe_offset=PlanWord.GRAD_SCALE
+        ]
+        words[unsafe_offset=ContextWord.ZERO_GRAD] = plan[
+            unsafe_offset=PlanWord.ZERO_GRAD
+        ]
+        launch.set_number(ContextWord.GRAD_FACTOR, factor)
+        launch.set_number(
+            ContextWord.AVERAGE_WEIGHT,
+            numbers[unsafe_offset=PlanWord.AVERAGE_WEIGHT],
+        )
+        run_kernel(
+            launch.word(LaunchWord.KERNEL),
+            launch.word(LaunchWord.KERNEL_DTYPE),
+            launch,
+            executor,
+        )
+    return Outcome.DONE
+
+
+def _sum_squares(launch: Context, executor: TorchExecutor) -> Float64:
+    var dtype = launch.word(LaunchWord.KERNEL_DTYPE)
+    if dtype == 0:
+        return sum_squares[DType.float32](launch, executor)
+    if dtype == 1:
+        return sum_squares[DType.float64](launch, executor)
+    return sum_squares[DType.bfloat16](launch, executor)
+
+
+def _zero_grads(launch: Context, executor: TorchExecutor):
+    # Zeros of floats are zero bits, so the size alone matters.
+    var dtype = launch.word(LaunchWord.KERNEL_DTYPE)
+    if dtype == 0:
+        zero_grads[DType.float32](launch, executor)
+    elif dtype == 1:
+        zero_grads[DType.float64](launch, executor)
+    else:
+        zero_grads[DType.bfloat16](launch, executor)
 
 
 def _objects_match(recorded: Words, is_shared: Bool, scratch: Words) -> Bool:
@@ -182,6 +270,17 @@ def _refresh_row(
     torch: Torch, row: TensorRow, handles: Words, dtype: Int
 ) -> Bool:
     var param = Int(handles[unsafe_offset=HandleWord.PARAM])
+    var average = Int(handles[unsafe_offset=HandleWord.AVERAGE])
+    if average != 0 and not (
+        torch.is_contiguous(param)
+        and _refresh_address(
+            torch, row, RowWord.PARAM, param, row.numel(), dtype
+        )
+        and _refresh_address(
+            torch, row, RowWord.AVERAGE, average, row.numel(), dtype
+        )
+    ):
+        return False
     var grad = torch.grad(param)
     if grad == 0:
         row.words[unsafe_offset=RowWord.GRAD] = 0
@@ -211,6 +310,12 @@ def _refresh_state(
         row.words[unsafe_offset=RowWord.STEP]
     ):
         return False
+    for s in range(SCALARS_MAX):
+        var scalar = Int(handles[unsafe_offset=HandleWord.SCALAR + s])
+        if scalar != 0 and torch.data_pointer(scalar) != Int(
+            row.words[unsafe_offset=RowWord.SCALAR + s]
+        ):
+            return False
     for s in range(STATES_MAX):
         var state = Int(handles[unsafe_offset=HandleWord.STATE + s])
         if state != 0 and not _refresh_address(
@@ -237,11 +342,17 @@ def _refresh_address(
     return True
 
 
-def _bump_versions(torch: Torch, launch: Context):
-    var handles = words_at(launch.word(LaunchWord.HANDLES))
-    for i in range(launch.tensors()):
-        if launch.row(i).grad() != 0:
-            torch.bump_version(Int(handles[unsafe_offset=i * HandleWord.END]))
+def _bump_versions(torch: Torch, plan: Words, launches: Int):
+    if plan[unsafe_offset=PlanWord.IS_UPDATED] == 0:
+        return
+    for i in range(launches):
+        var launch = _launch(plan, i)
+        var handles = words_at(launch.word(LaunchWord.HANDLES))
+        for j in range(launch.tensors()):
+            if launch.row(j).grad() != 0:
+                torch.bump_version(
+                    Int(handles[unsafe_offset=j * HandleWord.END])
+                )
 
 
 def _hold_grads(torch: Torch, launch: Context):

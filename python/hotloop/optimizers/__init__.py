@@ -2,6 +2,8 @@
 
 from hotloop.optimizers.adam import Adam
 from hotloop.optimizers.adamw import AdamW
+from hotloop.optimizers.average import WeightAverage
+from hotloop.optimizers.fused_step import FusedStep
 from hotloop.optimizers.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW"]
+__all__ = ["SGD", "Adam", "AdamW", "FusedStep", "WeightAverage"]

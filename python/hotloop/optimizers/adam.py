@@ -16,9 +16,6 @@ from hotloop.optimizers.plan import DTYPES, UnsupportedError
 
 __all__ = ["Adam"]
 
-_KERNEL = 9
-_AMSGRAD = 3
-
 
 class AdamKernels(NativeStep):
     """What `Adam` and `AdamW` tell a plan."""
@@ -34,14 +31,14 @@ class AdamKernels(NativeStep):
         "differentiable",
     )
     step_name = "step"
-    first_kernel = _KERNEL
+    kernel_name = "ADAM"
 
-    def kernel(self, group: dict[str, Any]) -> int:
-        """Return the number of the group's float32 kernel."""
+    def kernel(self, group: dict[str, Any]) -> str:
+        """Return the name of the group's kernel."""
         for option in ("capturable", "differentiable"):
             if group[option]:
                 raise UnsupportedError(f"{option}=True")
-        return self.first_kernel + (_AMSGRAD if group["amsgrad"] else 0)
+        return f"{self.kernel_name}_AMSGRAD" if group["amsgrad"] else self.kernel_name
 
     def hyperparameters(self, group: dict[str, Any]) -> tuple[float, ...]:
         """Return the fields of Mojo's `Adam`: lr, betas, eps, weight decay, maximize."""

@@ -28,4 +28,4 @@ class AdamW(AdamKernels, torch.optim.AdamW):
         ValueError: If a hyperparameter is out of range; the error is torch's.
     """
 
-    first_kernel = 15
+    kernel_name = "ADAMW"

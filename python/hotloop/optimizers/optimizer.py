@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,16 @@ from torch.optim import optimizer as torch_optimizer
 
 from hotloop import backend
 from hotloop.errors import BackendError
-from hotloop.optimizers.plan import Plan, Rule, UnsupportedError
+from hotloop.layout import Outcome
+from hotloop.optimizers.average import WeightAverage
+from hotloop.optimizers.fused_step import (
+    FusedStep,
+    check_max_norm,
+    grad_factor,
+    record_overflow,
+    torch_fused_step,
+)
+from hotloop.optimizers.plan import NOTHING, Around, Plan, Rule, UnsupportedError
 
 __all__ = ["NativeStep"]
 
@@ -45,6 +55,7 @@ class NativeStep(_Optimizer):
     _state_is_shared = False
 
     options: tuple[str, ...] = ()
+    scalar_names: tuple[str, ...] = ()
 
     def step(self, closure: Closure | None = None) -> Any:
         """Update every parameter by its gradient.
@@ -63,6 +74,58 @@ class NativeStep(_Optimizer):
         if is_outermost and (_has_hooks(self) or _is_profiling()):
             return _step_with_hooks(self, closure)
         return self._step(closure)
+
+    def fused_step(
+        self,
+        *,
+        max_norm: float | None = None,
+        average: WeightAverage | None = None,
+        zero_grad: bool = False,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> FusedStep:
+        """Unscale, clip, update, average and zero in at most two passes over memory.
+
+        It stands for `scaler.unscale_(self)`, `clip_grad_norm_`, `scaler.step(self)`,
+        `average.update()` and `zero_grad(set_to_none=False)`, of which it does what it is
+        asked for. With `max_norm` or `scaler` a first pass reads the gradients and sums
+        their squares in float64; if the norm is not finite, parameters, state and averages
+        stay as they are. Clipping scales what enters the update; gradients that are not
+        zeroed keep their values, scale included.
+
+        Args:
+            max_norm: The largest 2-norm of all gradients that enters the update; larger
+                ones are multiplied by `max_norm / (norm + 1e-6)`, as in torch. inf measures
+                and clips nothing; None does not measure.
+            average: Moved to the new parameters.
+            zero_grad: Whether the gradients are zero afterwards, applied or not.
+            scaler: Its scale divides the gradients, and it learns of an overflow. Call its
+                `update` afterwards.
+
+        Returns:
+            The norm, if it was measured, and whether the update was applied.
+
+        Raises:
+            ValueError: If `max_norm` is negative or NaN.
+            RuntimeError: If `scaler` has stepped this optimizer since its last `update`.
+            BackendError: If `HOTLOOP_BACKEND=native` and this step has no kernel.
+        """
+        check_max_norm(max_norm)
+        scaler = scaler if scaler is not None and scaler.is_enabled() else None
+        if scaler is not None and max_norm is None:
+            max_norm = math.inf
+        around = Around(
+            max_norm=max_norm,
+            grad_factor=1.0 if scaler is None else grad_factor(scaler, self),
+            average_weight=0.0 if average is None else average.next_weight,
+            zero_grad=zero_grad,
+        )
+        run = _fused_step_with_hooks if _has_hooks(self) or _is_profiling() else _fused_step
+        report: FusedStep = run(self, around, average)
+        if scaler is not None:
+            record_overflow(scaler, self, not report.is_applied)
+        # torch's schedulers warn if they step before the optimizer.
+        self._opt_called = True
+        return report
 
     # torch wraps the step of every class to run hooks and to name it in profiles; the name
     # alone takes 2.7 microseconds. `step` does so only where there is something to run.
@@ -100,23 +163,38 @@ class NativeStep(_Optimizer):
             with torch.enable_grad():
                 loss = closure()
         if not self._native_step():
-            with self._exact_fallback():
-                self._torch_step()
+            self._fallback_step()
         return loss
 
+    def _fallback_step(self) -> None:
+        with self._exact_fallback():
+            self._torch_step()
+
     def _native_step(self) -> bool:
+        # What a GradScaler left: the scale, and whether to skip the step.
+        scale: Tensor | None = getattr(self, "grad_scale", None)
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
+        is_skipped = found_inf is not None and bool(found_inf)
+        around = NOTHING if scale is None else Around(grad_scale=scale)
+        return self._run_plan(around, is_skipped=is_skipped) is not None
+
+    def _run_plan(
+        self, around: Around, average: WeightAverage | None = None, *, is_skipped: bool = False
+    ) -> int | None:
+        """Run the kernels, or return None and leave the reason in `fallback_reason`."""
         chosen = backend.current()
         if chosen.kernels is None:
             self.fallback_reason = chosen.reason
-            return False
+            return None
         try:
-            scale, is_skipped = self._read_scaler()
+            _check_scale(around.grad_scale)
             plan = self._plan
             if plan is None or not plan.is_current(self):
                 plan = self._make_plan(chosen)
-            if not is_skipped and not plan.run(scale):
-                plan = self._make_plan(chosen)
-                if not plan.run(scale):
+            outcome = Outcome.DONE if is_skipped else plan.run(around, average)
+            if outcome == Outcome.CHANGED:
+                outcome = self._make_plan(chosen).run(around, average)
+                if outcome == Outcome.CHANGED:
                     raise BackendError("a new plan is stale; please report this")
         except UnsupportedError as error:
             self._plan = None
@@ -126,23 +204,15 @@ class NativeStep(_Optimizer):
                     f"HOTLOOP_BACKEND=native, but {type(self).__name__} has no kernel for this "
                     f"step: {error}. Set HOTLOOP_BACKEND=auto to run it on torch."
                 ) from error
-            return False
+            return None
         self.fallback_reason = None
-        return True
+        return outcome
 
     def _make_plan(self, chosen: backend.Backend) -> Plan:
         self._plan = plan = Plan(self, self.__dict__["state"], chosen)
         if self._state_is_shared:
             plan.share_state()
         return plan
-
-    def _read_scaler(self) -> tuple[Tensor | None, bool]:
-        """Return what a GradScaler left: the scale, and whether to skip the step."""
-        scale: Tensor | None = getattr(self, "grad_scale", None)
-        found_inf: Tensor | None = getattr(self, "found_inf", None)
-        if scale is not None and (scale.dtype, scale.device.type) != (torch.float32, "cpu"):
-            raise UnsupportedError(f"grad_scale is {scale.dtype} on {scale.device}")
-        return scale, found_inf is not None and bool(found_inf)
 
     def _torch_step(self, closure: Closure | None = None) -> Any:
         step = super().step
@@ -162,6 +232,11 @@ class NativeStep(_Optimizer):
         self._state_is_shared = True  # Loaded tensors belong to the state dict, too.
 
 
+def _check_scale(scale: Tensor | None) -> None:
+    if scale is not None and (scale.dtype, scale.device.type) != (torch.float32, "cpu"):
+        raise UnsupportedError(f"grad_scale is {scale.dtype} on {scale.device}")
+
+
 def _has_hooks(optimizer: Any) -> bool:
     return bool(
         optimizer._optimizer_step_pre_hooks
@@ -171,4 +246,26 @@ def _has_hooks(optimizer: Any) -> bool:
     )
 
 
+def _fused_step(optimizer: NativeStep, around: Around, average: WeightAverage | None) -> FusedStep:
+    outcome = optimizer._run_plan(around, average)
+    if outcome is None:
+        report = torch_fused_step(
+            optimizer,
+            optimizer._fallback_step,
+            max_norm=around.max_norm,
+            grad_factor=around.grad_factor,
+            zero_grad=around.zero_grad,
+        )
+        moved: Collection[Tensor] = ()
+    else:
+        assert optimizer._plan is not None
+        norm = None if around.max_norm is None else optimizer._plan.norm
+        report = FusedStep(norm, outcome == Outcome.DONE)
+        moved = optimizer._plan.averaged
+    if average is not None and report.is_applied:
+        average.update(done=moved)
+    return report
+
+
+_fused_step_with_hooks = torch.optim.Optimizer.profile_hook_step(_fused_step)
 _step_with_hooks = torch.optim.Optimizer.profile_hook_step(NativeStep._step)

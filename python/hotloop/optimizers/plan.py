@@ -5,32 +5,45 @@ objects it saw. A step then costs one call: the kernels compare the recorded obj
 the tensors' layout, read the current addresses through libtorch, and run. If anything
 differs, they touch nothing and the plan is built anew.
 
-The layout of the arrays is that of `shared/training/core/table.mojo` (table, context)
-and `shared/bindings/plan.mojo` (launch, plan, handles); `hotloop.backend.LAYOUT` guards it.
+`hotloop.layout` tells where each word lies.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import weakref
-from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hotloop.backend import LAYOUT, Backend
+from hotloop.backend import Backend
+from hotloop.layout import (
+    BLOCK,
+    KERNELS,
+    RECORD_WORDS,
+    ContextWord,
+    HandleWord,
+    LaunchWord,
+    Outcome,
+    PlanWord,
+    RowWord,
+)
+from hotloop.optimizers.average import WeightAverage
+from hotloop.optimizers.memory import use_huge_pages
 
-__all__ = ["DTYPES", "Group", "Plan", "Rule", "UnsupportedError"]
+__all__ = ["DTYPES", "NOTHING", "Around", "Plan", "Rule", "UnsupportedError"]
 
 State = MutableMapping[Tensor, dict[str, Any]]
 Words = npt.NDArray[np.int64]
 
-#: The dtypes that have kernels, and where each one's kernel follows the float32 one.
+#: The dtypes that have kernels, as kernels count them.
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 
 
@@ -50,8 +63,11 @@ class Rule(Protocol):
     #: Name of the state's float32 count of steps; None if the rule keeps none.
     step_name: str | None
 
-    def kernel(self, group: dict[str, Any]) -> int:
-        """Return the number of the group's float32 kernel, `Kernel` in Mojo."""
+    #: Names of further float32 states with one element, in the kernel's order.
+    scalar_names: tuple[str, ...]
+
+    def kernel(self, group: dict[str, Any]) -> str:
+        """Return the name of the group's kernel, one of `KERNELS`."""
 
     def hyperparameters(self, group: dict[str, Any]) -> tuple[float, ...]:
         """Return the fields of the Mojo rule as floats."""
@@ -63,6 +79,32 @@ class Rule(Protocol):
         """Return the state of a parameter before its first step."""
 
 
+class Around(NamedTuple):
+    """What a step does beside the update.
+
+    Attributes:
+        grad_scale: float32 CPU tensor with one element that divides the gradients, in
+            place, before they are used.
+        max_norm: The largest norm of all gradients; the update sees larger ones scaled
+            down. inf only measures; None does not even measure.
+        grad_factor: Multiplies the gradients before they are measured and used.
+        average_weight: How far the averages move to the new parameters; 0 for none.
+        zero_grad: Whether the gradients become 0 at the end.
+        is_updated: Whether there is an update at all.
+    """
+
+    grad_scale: Tensor | None = None
+    max_norm: float | None = None
+    grad_factor: float = 1.0
+    average_weight: float = 0.0
+    zero_grad: bool = False
+    is_updated: bool = True
+
+
+#: Only the update.
+NOTHING = Around()
+
+
 @dataclass
 class Group:
     """A param group as the plan saw it."""
@@ -70,7 +112,7 @@ class Group:
     group: dict[str, Any]
     params: list[Tensor]
     values: tuple[Any, ...]
-    kernel: int
+    kernel: str
     has_tensors: bool
 
 
@@ -78,17 +120,30 @@ class Group:
 class _Row:
     param: Tensor
     group: int
-    states: list[Tensor]
-    step: Tensor | None
     is_fresh: bool
+    states: list[Tensor] = field(default_factory=list)
+    scalars: list[Tensor] = field(default_factory=list)
+    step: Tensor | None = None
 
     @property
     def has_state(self) -> bool:
         return bool(self.states) or self.step is not None
 
 
+class _Launch(NamedTuple):
+    """The arrays of one call of a kernel."""
+
+    rows: list[_Row]
+    context: Words
+    table: Words
+    handles: Words
+
+
 class Plan:
     """The words of one optimizer's step.
+
+    Attributes:
+        averaged: The parameters whose averages the kernels move.
 
     Args:
         rule: The optimizer.
@@ -115,12 +170,11 @@ class Plan:
         hyperparameters = [rule.hyperparameters(group) for group in rule.param_groups]
         self._hyperparameters = np.array(hyperparameters, np.float64)
 
-        launches: dict[tuple[int, torch.dtype], list[_Row]] = {}
+        launches: dict[tuple[str, torch.dtype], list[_Row]] = {}
         for index, group in enumerate(self.groups):
-            names = rule.state_names(group.group)
             for position, param in enumerate(group.params):
                 name = f"param_groups[{index}]['params'][{position}]"
-                row = _make_row(param, index, state.get(param), names, rule.step_name, name)
+                row = _make_row(rule, param, index, group.group, state.get(param), name)
                 # Without a gradient any tensor is watched, lest it get one.
                 dtype = param.dtype if param.dtype in DTYPES else torch.float32
                 launches.setdefault((group.kernel, dtype), []).append(row)
@@ -134,26 +188,25 @@ class Plan:
         self._kept: list[object] = []
         self._handles: list[int] = []
         self._updated = [row.param for row in rows if row.param.grad is not None]
-        contexts = [
+        self._launches = [
             self._write_launch(kernel, dtype, rows) for (kernel, dtype), rows in launches.items()
         ]
-        objects = self._record_objects() if self.is_checked else None
-        self.words = np.array(
-            [
-                self._runtime.words.ctypes.data,
-                0 if objects is None else objects.ctypes.data,
-                0,
-                len(contexts),
-                *(context.ctypes.data for context in contexts),
-            ],
-            np.int64,
-        )
-        self._contexts = contexts
-        self._is_scaled = False
-        self._objects = objects
-        self._address = self.words.ctypes.data
+        self._objects = self._record_objects() if self.is_checked else None
+        contexts = [launch.context.ctypes.data for launch in self._launches]
+        self._words = words = np.zeros(PlanWord.END + len(contexts), np.int64)
+        self._numbers = words.view(np.float64)
+        words[PlanWord.RUNTIME] = self._runtime.words.ctypes.data
+        words[PlanWord.OBJECTS] = 0 if self._objects is None else self._objects.ctypes.data
+        words[PlanWord.LAUNCHES] = len(contexts)
+        words[PlanWord.END :] = contexts
+        self._address = words.ctypes.data
+        self._around: Around | None = None
+        self._averages: Mapping[Tensor, Tensor] | None = None
+        self.averaged: set[Tensor] = set()
+        self._average_handles: list[int] = []
         # Not at exit: by then libtorch may be gone.
-        weakref.finalize(self, self._runtime.delete_handles, self._handles).atexit = False
+        for handles in (self._handles, self._average_handles):
+            weakref.finalize(self, self._runtime.delete_handles, handles).atexit = False
 
     def is_current(self, rule: Rule) -> bool:
         """Tell whether the groups are those of the plan, and take over their values.
@@ -178,25 +231,62 @@ class Plan:
 
     def share_state(self) -> None:
         """Check the state at every step from now on, since others may change it."""
-        self.words[2] = 1
+        self._words[PlanWord.STATE_IS_SHARED] = 1
 
-    def run(self, grad_scale: Tensor | None = None) -> bool:
-        """Take the step, or return False if the plan is stale and nothing was done.
+    @property
+    def norm(self) -> float:
+        """The norm of all gradients that the last step measured."""
+        return float(self._numbers[PlanWord.NORM])
+
+    def run(self, around: Around = NOTHING, average: WeightAverage | None = None) -> int:
+        """Take the step, and return an `Outcome`.
+
+        If the plan is stale (`Outcome.CHANGED`), nothing was done; if a measured norm is
+        not finite, nothing but what `zero_grad` asks for.
 
         Args:
-            grad_scale: float32 CPU tensor with one element that divides the gradients,
-                in place, before they are used.
+            around: What to do beside the update.
+            average: Moved by `around.average_weight`; the tensors in `averaged` are done.
         """
-        if grad_scale is not None or self._is_scaled:
-            scale = 0 if grad_scale is None else grad_scale.data_ptr()
-            for context in self._contexts:
-                context[6] = scale
-            self._is_scaled = scale != 0
-        if self._step(self._address):
-            return False
-        if not self.is_checked:
+        if average is not None and average.averages is not self._averages:
+            self._write_averages(average.averages)
+        if around is not self._around:
+            self._write_around(around)
+        outcome = self._step(self._address)
+        if outcome == Outcome.DONE and around.is_updated and not self.is_checked:
             torch.autograd.graph.increment_version(self._updated)
-        return True
+        return outcome
+
+    def _write_averages(self, averages: Mapping[Tensor, Tensor]) -> None:
+        self._averages = averages
+        self.averaged = set()
+        self._runtime.delete_handles(self._average_handles)
+        self._average_handles.clear()
+        for launch in self._launches:
+            for row, words, handles in zip(launch.rows, launch.table, launch.handles):
+                average = averages.get(row.param)
+                words[RowWord.AVERAGE] = handles[HandleWord.AVERAGE] = 0
+                if average is None or not _can_average(row.param, average):
+                    continue
+                self.averaged.add(row.param)
+                words[RowWord.PARAM] = row.param.data_ptr()
+                words[RowWord.AVERAGE] = average.data_ptr()
+                if self.is_checked:
+                    handle = self._runtime.new_handle(average)
+                    self._average_handles.append(handle)
+                    handles[HandleWord.AVERAGE] = handle
+
+    def _write_around(self, around: Around) -> None:
+        words, numbers, scale = self._words, self._numbers, around.grad_scale
+        words[PlanWord.IS_NORM_MEASURED] = around.max_norm is not None
+        words[PlanWord.IS_UPDATED] = around.is_updated
+        words[PlanWord.GRAD_SCALE] = 0 if scale is None else scale.data_ptr()
+        words[PlanWord.ZERO_GRAD] = around.zero_grad
+        numbers[PlanWord.MAX_NORM] = math.inf if around.max_norm is None else around.max_norm
+        numbers[PlanWord.GRAD_FACTOR] = around.grad_factor
+        numbers[PlanWord.AVERAGE_WEIGHT] = around.average_weight
+        # A scale must stay alive as long as its address is used.
+        self._around = around
 
     def _read_group(self, rule: Rule, group: dict[str, Any]) -> Group:
         values, params = self._read(group), group["params"]
@@ -210,54 +300,57 @@ class Plan:
             has_tensors=any(isinstance(value, Tensor) for value in values),
         )
 
-    def _write_launch(self, kernel: int, dtype: torch.dtype, rows: list[_Row]) -> Words:
+    def _write_launch(self, kernel: str, dtype: torch.dtype, rows: list[_Row]) -> _Launch:
         assert self._hyperparameters is not None
-        table = np.zeros((len(rows), LAYOUT["row"]), np.int64)
-        handles = np.zeros((len(rows), LAYOUT["handle"]), np.int64)
-        records = np.zeros((len(rows), LAYOUT["record"]), np.int64)
-        held = np.zeros(len(rows), np.int64)
+        table = np.zeros((len(rows), RowWord.END), np.int64)
+        handles = np.zeros((len(rows), HandleWord.END), np.int64)
         counters = np.zeros(len(rows), np.float32)
         blocks = 0
         for index, row in enumerate(rows):
             words = table[index]
-            words[6:9] = row.param.numel(), blocks, row.group
-            blocks += -(-row.param.numel() // LAYOUT["block"])
+            words[RowWord.NUMEL] = row.param.numel()
+            words[RowWord.FIRST_BLOCK] = blocks
+            words[RowWord.GROUP] = row.group
+            blocks += -(-row.param.numel() // BLOCK)
+            watched = {HandleWord.PARAM: row.param}
+            if row.has_state or row.param.grad is not None:
+                words[RowWord.PARAM] = row.param.data_ptr()
+                if row.param.grad is not None:
+                    words[RowWord.GRAD] = row.param.grad.data_ptr() or 1
+                for s, state in enumerate(row.states):
+                    words[RowWord.STATE + s] = state.data_ptr()
+                    watched[HandleWord.STATE + s] = state
+                for s, scalar in enumerate(row.scalars):
+                    words[RowWord.SCALAR + s] = scalar.data_ptr()
+                    watched[HandleWord.SCALAR + s] = scalar
+                if row.step is None:
+                    counters[index] = 0 if row.is_fresh else 1
+                    words[RowWord.STEP] = counters.ctypes.data + 4 * index
+                else:
+                    words[RowWord.STEP] = row.step.data_ptr()
+                    watched[HandleWord.STEP] = row.step
             if self.is_checked:
-                handles[index, 0] = self._new_handle(row.param)
-            if not row.has_state and row.param.grad is None:
-                continue
-            words[0] = row.param.data_ptr()
-            if row.param.grad is not None:
-                words[1] = row.param.grad.data_ptr() or 1
-            for s, state in enumerate(row.states):
-                words[2 + s] = state.data_ptr()
-                if self.is_checked:
-                    handles[index, 1 + s] = self._new_handle(state)
-            if row.step is None:
-                counters[index] = 0 if row.is_fresh else 1
-                words[5] = counters.ctypes.data + 4 * index
-            else:
-                words[5] = row.step.data_ptr()
-                if self.is_checked:
-                    handles[index, 4] = self._new_handle(row.step)
-        self._kept += [table, handles, records, held, counters, rows]
-        return np.array(
-            [
-                table.ctypes.data,
-                len(rows),
-                blocks,
-                self._hyperparameters.ctypes.data,
-                self._hyperparameters.shape[1],
-                records.ctypes.data,
-                0,
-                sum(row.param.numel() for row in rows),
-                kernel + DTYPES[dtype],
-                self._runtime.dtype_number(dtype),
-                handles.ctypes.data,
-                held.ctypes.data,
-            ],
-            np.int64,
-        )
+                for word, tensor in watched.items():
+                    handles[index, word] = self._new_handle(tensor)
+        records = np.zeros((len(rows), RECORD_WORDS), np.int64)
+        held = np.zeros(len(rows), np.int64)
+        partials = np.zeros(blocks, np.float64)
+        context = np.zeros(LaunchWord.END, np.int64)
+        context[ContextWord.TABLE] = table.ctypes.data
+        context[ContextWord.TENSORS] = len(rows)
+        context[ContextWord.BLOCKS] = blocks
+        context[ContextWord.HYPERPARAMETERS] = self._hyperparameters.ctypes.data
+        context[ContextWord.HYPERPARAMETERS_STRIDE] = self._hyperparameters.shape[1]
+        context[ContextWord.RECORDS] = records.ctypes.data
+        context[ContextWord.ELEMENTS] = sum(row.param.numel() for row in rows)
+        context[ContextWord.PARTIALS] = partials.ctypes.data
+        context[LaunchWord.KERNEL] = KERNELS.index(kernel)
+        context[LaunchWord.KERNEL_DTYPE] = DTYPES[dtype]
+        context[LaunchWord.DTYPE] = self._runtime.dtype_number(dtype)
+        context[LaunchWord.HANDLES] = handles.ctypes.data
+        context[LaunchWord.HELD] = held.ctypes.data
+        self._kept += [counters, records, held, partials]
+        return _Launch(rows, context, table, handles)
 
     def _new_handle(self, tensor: Tensor) -> int:
         self._handles.append(self._runtime.new_handle(tensor))
@@ -280,44 +373,68 @@ class Plan:
 
 
 def _make_row(
+    rule: Rule,
     param: Tensor,
-    group: int,
+    index: int,
+    group: dict[str, Any],
     state: dict[str, Any] | None,
-    names: tuple[str, ...],
-    step_name: str | None,
     name: str,
 ) -> _Row:
     if isinstance(param, torch.nn.parameter.UninitializedParameter):
         raise UnsupportedError(f"{name} is not initialized")
     if param.grad is None and not state:
-        return _Row(param, group, [], None, is_fresh=False)
+        return _Row(param, index, is_fresh=False)
     _check_plain(param, name)
     if param.is_inference():
         raise UnsupportedError(f"{name} is an inference tensor")
     if param.grad is not None:
         _check_plain(param.grad, f"{name}.grad")
         _check_like(param.grad, param, f"{name}.grad")
-    if not state or (step_name is None and all(state.get(key) is None for key in names)):
-        return _Row(param, group, [], None, is_fresh=param.grad is not None)
-    for key in names:
-        _check_plain(state.get(key), f"{key} of {name}")
-        _check_like(state[key], param, f"{key} of {name}")
-    step: Any = None
-    if step_name is not None:
-        step = state.get(step_name)
-        label = f"{step_name} of {name}"
-        _check_plain(step, label)
-        if step.dtype != torch.float32 or step.numel() != 1:
-            raise UnsupportedError(f"{label} is {step.dtype} with {step.numel()} elements")
-    return _Row(param, group, [state[key] for key in names], step, is_fresh=False)
+    names = rule.state_names(group)
+    if not state or (rule.step_name is None and all(state.get(key) is None for key in names)):
+        return _Row(param, index, is_fresh=param.grad is not None)
+    row = _Row(param, index, is_fresh=False)
+    _read_state(rule, row, state, names, name)
+    return row
 
 
 def _create_state(rule: Rule, states: State, row: _Row, group: dict[str, Any]) -> None:
     created = rule.create_state(row.param, group)
     if created:
         states.setdefault(row.param, {}).update(created)
-    row.states = [created[name] for name in rule.state_names(group)]
-    row.step = None if rule.step_name is None else created[rule.step_name]
+        # The parameter is read and written as often as its state.
+        use_huge_pages(row.param, is_filled=True)
+    _read_state(rule, row, created, rule.state_names(group), "a new parameter")
+
+
+def _read_state(
+    rule: Rule, row: _Row, state: dict[str, Any], names: tuple[str, ...], name: str
+) -> None:
+    for key in names:
+        _check_plain(state.get(key), f"{key} of {name}")
+        _check_like(state[key], row.param, f"{key} of {name}")
+    scalars = rule.scalar_names if rule.step_name is None else (rule.step_name, *rule.scalar_names)
+    for key in scalars:
+        scalar, label = state.get(key), f"{key} of {name}"
+        _check_plain(scalar, label)
+        if state[key].dtype != torch.float32 or state[key].numel() != 1:
+            raise UnsupportedError(
+                f"{label} is {state[key].dtype} with {state[key].numel()} elements"
+            )
+    row.states = [state[key] for key in names]
+    row.scalars = [state[key] for key in rule.scalar_names]
+    row.step = None if rule.step_name is None else state[rule.step_name]
+
+
+def _can_average(param: Tensor, average: Tensor) -> bool:
+    """Tell whether the kernels can keep `average` of `param`."""
+    try:
+        for tensor in (param, average):
+            _check_plain(tensor, "")
+        _check_like(average, param, "")
+    except UnsupportedError:
+        return False
+    return not param.is_inference()
 
 
 def _check_plain(tensor: Any, name: str) -> None:

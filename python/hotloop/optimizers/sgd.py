@@ -13,8 +13,6 @@ from hotloop.optimizers.plan import UnsupportedError
 
 __all__ = ["SGD"]
 
-_PLAIN, _MOMENTUM, _NESTEROV = 0, 3, 6
-
 
 class SGD(NativeStep, torch.optim.SGD):
     """`torch.optim.SGD`, with the step in Mojo on CPU tensors.
@@ -44,13 +42,13 @@ class SGD(NativeStep, torch.optim.SGD):
     )
     step_name = None
 
-    def kernel(self, group: dict[str, Any]) -> int:
-        """Return the number of the group's float32 kernel."""
+    def kernel(self, group: dict[str, Any]) -> str:
+        """Return the name of the group's kernel."""
         if group["differentiable"]:
             raise UnsupportedError("differentiable=True")
         if group["momentum"] == 0:
-            return _PLAIN
-        return _NESTEROV if group["nesterov"] else _MOMENTUM
+            return "SGD"
+        return "SGD_NESTEROV" if group["nesterov"] else "SGD_MOMENTUM"
 
     def hyperparameters(self, group: dict[str, Any]) -> tuple[float, ...]:
         """Return the fields of Mojo's `SGD`."""

@@ -4,5 +4,6 @@ from .driver import run_blocks, update
 from .executor import Executor, SerialExecutor, TorchExecutor
 from .lanes import compute_dtype, divide_by_constant, lerp, load, store
 from .memory import Address, Words, pointer_at, words_at
+from .norm import clip_factor, sum_squares, zero_grads
 from .rule import LaneUpdate, UpdateRule
 from .table import Context, TensorRow

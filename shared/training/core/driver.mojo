@@ -4,10 +4,10 @@ from std.sys import simd_width_of, size_of
 from std.sys.intrinsics import PrefetchOptions, prefetch
 
 from .executor import Executor
-from .lanes import compute_dtype, load, store
+from .lanes import compute_dtype, lerp, load, store
 from .memory import Address, pointer_at
 from .rule import LaneUpdate, UpdateRule
-from .table import BLOCK, Context, ContextWord, TensorRow, block_count
+from .table import Context, ContextWord, RowRanges, TensorRow
 
 comptime PREFETCH_AHEAD = 512
 """Elements between the one in work and the one asked of memory."""
@@ -26,7 +26,8 @@ def prepare[Rule: UpdateRule](context: Context):
     """Counts the step of every tensor with a gradient and derives its constants.
 
     Neighbours of one group at one step share a record, so that the powers of
-    the bias corrections are taken once for the usual optimizer.
+    the bias corrections are taken once for the usual optimizer; with states of
+    one element each tensor has a record of its own.
 
     Parameters:
         Rule: The update rule.
@@ -43,34 +44,80 @@ def prepare[Rule: UpdateRule](context: Context):
             continue
         var counter = row.step()
         counter[] += 1
-        if record < 0 or row.group() != group or counter[] != step:
+        if (
+            record < 0
+            or Rule.SCALARS > 0
+            or row.group() != group
+            or counter[] != step
+        ):
             record += 1
             group = row.group()
             step = counter[]
+            var scalars = Array[Float32, Rule.SCALARS](uninitialized=True)
+            comptime for s in range(Rule.SCALARS):
+                scalars[s] = row.scalar(s)[]
             context.record[Rule.Update](record).unsafe_write(
-                context.rule[Rule](group).at_step(Float64(step))
+                context.rule[Rule](group).at_step(Float64(step), scalars)
             )
+            comptime for s in range(Rule.SCALARS):
+                row.scalar(s)[] = scalars[s]
         row.set_record(record)
+
+
+@fieldwise_init
+struct _Around[dtype: DType](ImplicitlyCopyable, Movable):
+    """What a step does beside the update itself, the same for all elements."""
+
+    comptime compute = compute_dtype[Self.dtype]()
+
+    var is_needed: Bool
+    """Whether there is anything of it."""
+    var grad_scale: Scalar[Self.compute]
+    """Divides the gradients in memory; 1 for none."""
+    var grad_factor: Scalar[Self.compute]
+    """Multiplies the gradients in registers; 1 for none."""
+    var average: Int
+    """Address of the moving average, or 0."""
+    var average_weight: Scalar[Self.compute]
+    """How far the average moves to the new parameter."""
+    var zero_grad: Bool
+    """Whether the gradients become 0."""
+
+    def __init__(out self, context: Context, row: TensorRow):
+        self.grad_scale = 1
+        var scale = context.word(ContextWord.GRAD_SCALE)
+        if scale != 0:
+            self.grad_scale = pointer_at[Float32](scale)[].cast[Self.compute]()
+        self.grad_factor = context.number(ContextWord.GRAD_FACTOR).cast[
+            Self.compute
+        ]()
+        self.average_weight = context.number(ContextWord.AVERAGE_WEIGHT).cast[
+            Self.compute
+        ]()
+        self.average = row.average() if self.average_weight != 0 else 0
+        self.zero_grad = context.word(ContextWord.ZERO_GRAD) != 0
+        self.is_needed = (
+            scale != 0
+            or self.grad_factor != 1
+            or self.average != 0
+            or self.zero_grad
+        )
 
 
 @always_inline
 def _update_lanes[
     Update: LaneUpdate, dtype: DType, width: Int
-](
-    update: Update,
-    row: TensorRow,
-    index: Int,
-    grad_scale: Scalar[compute_dtype[dtype]()],
-    is_scaled: Bool,
-):
+](update: Update, row: TensorRow, index: Int, around: _Around[dtype]):
     comptime compute = compute_dtype[dtype]()
     var param_memory = pointer_at[Scalar[dtype]](row.param())
     var grad_memory = pointer_at[Scalar[dtype]](row.grad())
     var param = load[dtype, width](param_memory, index)
     var grad = load[dtype, width](grad_memory, index)
-    if is_scaled:
-        grad = grad / grad_scale
-        store[dtype, width](grad_memory, index, grad)
+    if around.is_needed:
+        if around.grad_scale != 1:
+            grad = grad / around.grad_scale
+            store[dtype, width](grad_memory, index, grad)
+        grad = grad * around.grad_factor
     var state = Array[SIMD[compute, width], Update.STATES](uninitialized=True)
     comptime for i in range(Update.STATES):
         state[i] = load[dtype, width](
@@ -82,6 +129,11 @@ def _update_lanes[
         store[dtype, width](
             pointer_at[Scalar[dtype]](row.state(i)), index, state[i]
         )
+    if around.is_needed:
+        if around.average != 0:
+            _average_lanes[dtype, width](row, index, around)
+        if around.zero_grad:
+            store[dtype, width](grad_memory, index, 0)
 
 
 def run_blocks[
@@ -90,7 +142,8 @@ def run_blocks[
     """Updates the elements of the blocks `[begin, end)`.
 
     Reads parameter, gradient and states once and writes parameter and states
-    once.
+    once. What the context asks for beside the update happens in the same pass:
+    scaled gradients, the average of the new parameters, zeroed gradients.
 
     Parameters:
         Rule: The update rule.
@@ -102,30 +155,42 @@ def run_blocks[
         address: The context; `prepare` has been called on it.
     """
     var context = Context(address.unsafe_bitcast[Int64]())
-    var index = _row_of_block(context, Int(begin))
-    var block = Int(begin)
-    while block < Int(end):
-        var row = context.row(index)
-        var first = (block - row.first_block()) * BLOCK
-        var last = min(row.numel(), (Int(end) - row.first_block()) * BLOCK)
+    var ranges = RowRanges(context, Int(begin), Int(end))
+    while ranges.advance():
+        var row = ranges.row
         if row.grad() != 0:
-            _update_range[Rule, dtype](context, row, first, last)
-        index += 1
-        block = row.first_block() + block_count(row.numel())
+            _update_range[Rule, dtype](context, row, ranges.first, ranges.last)
+        elif row.average() != 0:
+            _average_range[dtype](context, row, ranges.first, ranges.last)
 
 
-def _row_of_block(context: Context, block: Int) -> Int:
-    # The last row that starts at or before the block; rows without elements
-    # own no block and start where the next row does.
-    var low = 0
-    var high = context.tensors()
-    while high - low > 1:
-        var middle = (low + high) // 2
-        if context.row(middle).first_block() <= block:
-            low = middle
-        else:
-            high = middle
-    return low
+def _average_range[
+    dtype: DType
+](context: Context, row: TensorRow, first: Int, last: Int):
+    comptime width = simd_width_of[compute_dtype[dtype]()]()
+    var around = _Around[dtype](context, row)
+    if around.average == 0:
+        return
+    var whole = first + (last - first) // width * width
+    for i in range(first, whole, width):
+        _average_lanes[dtype, width](row, i, around)
+    for i in range(whole, last):
+        _average_lanes[dtype, 1](row, i, around)
+
+
+@always_inline
+def _average_lanes[
+    dtype: DType, width: Int
+](row: TensorRow, index: Int, around: _Around[dtype]):
+    # The average follows what the parameter is in memory, after rounding.
+    var value = load[dtype, width](
+        pointer_at[Scalar[dtype]](row.param()), index
+    )
+    var memory = pointer_at[Scalar[dtype]](around.average)
+    var average = load[dtype, width](memory, index)
+    store[dtype, width](
+        memory, index, lerp(average, value, around.average_weight)
+    )
 
 
 def _update_range[
@@ -134,11 +199,7 @@ def _update_range[
     comptime compute = compute_dtype[dtype]()
     comptime width = simd_width_of[compute]()
     var update = context.record[Rule.Update](row.record())[]
-    var scale_address = context.word(ContextWord.GRAD_SCALE)
-    var is_scaled = scale_address != 0
-    var grad_scale = Scalar[compute](1)
-    if is_scaled:
-        grad_scale = pointer_at[Float32](scale_address)[].cast[compute]()
+    var around = _Around[dtype](context, row)
     # Blocks are whole vectors, so only the tensor's end leaves a remainder.
     comptime torch_width = TORCH_VECTOR_BYTES // size_of[Scalar[dtype]]()
     var vectors_end = first + (last - first) // torch_width * torch_width
@@ -152,18 +213,16 @@ def _update_range[
         _prefetch(grad, ahead)
         comptime for s in range(Rule.Update.STATES):
             _prefetch(pointer_at[Scalar[dtype]](row.state(s)), ahead)
-        _update_lanes[Rule.Update, dtype, width](
-            update, row, i, grad_scale, is_scaled
-        )
+        if around.average != 0:
+            _prefetch(pointer_at[Scalar[dtype]](around.average), ahead)
+        _update_lanes[Rule.Update, dtype, width](update, row, i, around)
     comptime if width > torch_width:
         for i in range(wide_end, vectors_end, torch_width):
             _update_lanes[Rule.Update, dtype, torch_width](
-                update, row, i, grad_scale, is_scaled
+                update, row, i, around
             )
     for i in range(vectors_end, last):
-        _update_lanes[Rule.Update, dtype, 1](
-            update, row, i, grad_scale, is_scaled
-        )
+        _update_lanes[Rule.Update, dtype, 1](update, row, i, around)
 
 
 @always_inline

@@ -41,13 +41,49 @@ trait UpdateRule(Deinitable, ImplicitlyCopyable, Movable):
     comptime Update: LaneUpdate
     """The constants that the rule derives for one step."""
 
-    def at_step(self, step: Float64) -> Self.Update:
+    comptime SCALARS: Int = 0
+    """How many states with one element the rule keeps for each parameter."""
+
+    def at_step(
+        self, step: Float64, mut scalars: Array[Float32, Self.SCALARS]
+    ) -> Self.Update:
         """Derives the constants of one step.
 
         Args:
             step: The number of the step, counted from 1.
+            scalars: The parameter's states with one element, replaced by their
+                new values.
 
         Returns:
             The constants, valid for every element of a tensor at that step.
         """
         ...
+
+    def initial_state[
+        dtype: DType
+    ](self, index: Int, param: Scalar[dtype]) -> Scalar[dtype]:
+        """Gives an element of a state tensor before the first step.
+
+        Parameters:
+            dtype: The dtype of the state.
+
+        Args:
+            index: Which state tensor, from 0.
+            param: The parameter's element in the same place.
+
+        Returns:
+            -0.0, the one start that leaves every first gradient, +0.0 and
+            -0.0 among them, as it is when it is added.
+        """
+        return -0.0
+
+    def initial_scalar(self, index: Int) -> Float32:
+        """Gives a state with one element before the first step.
+
+        Args:
+            index: Which one, from 0.
+
+        Returns:
+            1.
+        """
+        return 1

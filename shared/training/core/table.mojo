@@ -22,11 +22,11 @@ comptime ROW_WORK = 24
 comptime THREAD_WORK = 8192
 """The least work, in elements, that repays waking another thread."""
 
-comptime STATES_MAX = 3
+comptime STATES_MAX = 4
 """The most state tensors that a row has room for."""
 
-comptime ROW_WORDS = 12
-"""Words in a row of the table."""
+comptime SCALARS_MAX = 2
+"""The most one-element states, beside the count of steps, that a row has room for."""
 
 comptime RECORD_WORDS = 16
 """Words that the constants of one step may take."""
@@ -53,16 +53,22 @@ struct RowWord:
     """Address of the gradient's first element; 0 skips the tensor."""
     comptime STATE = 2
     """Addresses of up to `STATES_MAX` state tensors."""
-    comptime STEP = 5
+    comptime STEP = 6
     """Address of the float32 count of applied steps; 0 before there is state."""
-    comptime NUMEL = 6
+    comptime SCALAR = 7
+    """Addresses of up to `SCALARS_MAX` float32 states with one element."""
+    comptime AVERAGE = 9
+    """Address of the parameter's moving average, or 0 to keep none."""
+    comptime NUMEL = 10
     """Number of elements."""
-    comptime FIRST_BLOCK = 7
+    comptime FIRST_BLOCK = 11
     """Number of blocks in the rows before this one."""
-    comptime GROUP = 8
+    comptime GROUP = 12
     """Which row of the hyperparameters applies."""
-    comptime RECORD = 9
+    comptime RECORD = 13
     """Which record of constants applies; written by `prepare`."""
+    comptime END = 14
+    """Number of words."""
 
 
 struct ContextWord:
@@ -84,7 +90,15 @@ struct ContextWord:
     """Address of a float32 that divides the gradients in place, or 0."""
     comptime ELEMENTS = 7
     """Number of elements of all rows."""
-    comptime END = 8
+    comptime GRAD_FACTOR = 8
+    """A float64 that multiplies the gradients as they are read; 1 for none."""
+    comptime AVERAGE_WEIGHT = 9
+    """A float64, how far the averages move to the new parameters; 0 for none."""
+    comptime ZERO_GRAD = 10
+    """Whether the gradients become 0 once they are used."""
+    comptime PARTIALS = 11
+    """Address of scratch for one float64 of each block."""
+    comptime END = 12
     """Number of words that the kernels read."""
 
 
@@ -129,6 +143,27 @@ struct TensorRow(ImplicitlyCopyable, Movable):
             A pointer to one float32.
         """
         return pointer_at[Float32](Int(self.words[unsafe_offset=RowWord.STEP]))
+
+    def scalar(self, index: Int) -> MutPointer[Float32, MutUntrackedOrigin]:
+        """Points to a state with one element.
+
+        Args:
+            index: Which one, from 0.
+
+        Returns:
+            A pointer to one float32.
+        """
+        return pointer_at[Float32](
+            Int(self.words[unsafe_offset=RowWord.SCALAR + index])
+        )
+
+    def average(self) -> Int:
+        """Reads the address of the parameter's moving average.
+
+        Returns:
+            The address of the first element, or 0 if none is kept.
+        """
+        return Int(self.words[unsafe_offset=RowWord.AVERAGE])
 
     def numel(self) -> Int:
         """Reads the number of elements.
@@ -189,6 +224,26 @@ struct Context(ImplicitlyCopyable, Movable):
         """
         return Int(self.words[unsafe_offset=index])
 
+    def number(self, index: Int) -> Float64:
+        """Reads one word as a float64.
+
+        Args:
+            index: One of `ContextWord`.
+
+        Returns:
+            The number.
+        """
+        return self.words.unsafe_bitcast[Float64]()[unsafe_offset=index]
+
+    def set_number(self, index: Int, value: Float64):
+        """Writes one word as a float64.
+
+        Args:
+            index: One of `ContextWord`.
+            value: The number.
+        """
+        self.words.unsafe_bitcast[Float64]()[unsafe_offset=index] = value
+
     def tensors(self) -> Int:
         """Reads the number of rows.
 
@@ -225,7 +280,7 @@ struct Context(ImplicitlyCopyable, Movable):
         """
         return TensorRow(
             words_at(self.word(ContextWord.TABLE)).unsafe_offset(
-                index * ROW_WORDS
+                index * RowWord.END
             )
         )
 
@@ -263,3 +318,64 @@ struct Context(ImplicitlyCopyable, Movable):
         return pointer_at[Update](
             self.word(ContextWord.RECORDS) + index * RECORD_WORDS * 8
         )
+
+
+struct RowRanges:
+    """Walks over the tensors that a range of blocks touches.
+
+    After each `advance` that returns True, `row`, `first` and `last` tell which
+    elements of which tensor are meant.
+    """
+
+    var row: TensorRow
+    """The tensor."""
+    var first: Int
+    """Its first element, at the start of a block."""
+    var last: Int
+    """One past its last element."""
+    var _context: Context
+    var _index: Int
+    var _block: Int
+    var _end: Int
+
+    def __init__(out self, context: Context, begin: Int, end: Int):
+        """Starts before the first tensor.
+
+        Args:
+            context: The table.
+            begin: The first block.
+            end: One past the last block.
+        """
+        self._context = context
+        self._block = begin
+        self._end = end
+        # The last row that starts at or before the block; rows without elements
+        # own no block and start where the next row does.
+        var low = 0
+        var high = context.tensors()
+        while high - low > 1:
+            var middle = (low + high) // 2
+            if context.row(middle).first_block() <= begin:
+                low = middle
+            else:
+                high = middle
+        self._index = low
+        self.row = context.row(low)
+        self.first = 0
+        self.last = 0
+
+    def advance(mut self) -> Bool:
+        """Goes to the next tensor with elements in the range.
+
+        Returns:
+            Whether there is one.
+        """
+        if self._block >= self._end:
+            return False
+        self.row = self._context.row(self._index)
+        var start = self.row.first_block()
+        self.first = (self._block - start) * BLOCK
+        self.last = min(self.row.numel(), (self._end - start) * BLOCK)
+        self._index += 1
+        self._block = start + block_count(self.row.numel())
+        return True

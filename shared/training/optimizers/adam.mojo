@@ -167,11 +167,14 @@ struct Adam[amsgrad: Bool = False, decoupled: Bool = False](UpdateRule):
         self.weight_decay = weight_decay
         self.maximize = 1.0 if maximize else 0.0
 
-    def at_step(self, step: Float64) -> Self.Update:
+    def at_step(
+        self, step: Float64, mut scalars: Array[Float32, Self.SCALARS]
+    ) -> Self.Update:
         """Derives the constants of one step.
 
         Args:
             step: The number of the step, counted from 1.
+            scalars: None.
 
         Returns:
             The constants.

@@ -10,7 +10,6 @@ from ..core import (
 )
 from ..core.table import (
     RECORD_WORDS,
-    ROW_WORDS,
     ContextWord,
     RowWord,
     block_count,
@@ -59,6 +58,7 @@ struct Optimizer[
     var _rules: List[Self.Rule]
     var _state: List[List[Scalar[Self.dtype]]]
     var _steps: List[Float32]
+    var _scalars: List[Float32]
     var _table: List[Int64]
     var _records: List[Int64]
     var _context: List[Int64]
@@ -77,6 +77,7 @@ struct Optimizer[
         self._rules = []
         self._state = []
         self._steps = []
+        self._scalars = []
         self._table = []
         self._records = []
         self._context = List[Int64](length=ContextWord.END, fill=0)
@@ -115,7 +116,7 @@ struct Optimizer[
                     " elements like its value, got ",
                     len(parameter.grad),
                 )
-            var row = i * ROW_WORDS
+            var row = i * RowWord.END
             self._table[row + RowWord.PARAM] = Int64(
                 Int(parameter.value.unsafe_ptr())
             )
@@ -127,6 +128,10 @@ struct Optimizer[
                 Int(Pointer(to=self._steps[i]))
             )
             self._table[row + RowWord.FIRST_BLOCK] = Int64(blocks)
+            comptime for s in range(Self.Rule.SCALARS):
+                self._table[row + RowWord.SCALAR + s] = Int64(
+                    Int(Pointer(to=self._scalars[i * Self.Rule.SCALARS + s]))
+                )
             blocks += block_count(numel)
             elements += numel
             comptime for s in range(states):
@@ -153,14 +158,17 @@ struct Optimizer[
     def _create_state(mut self, parameters: List[Parameter[Self.dtype]]):
         for i in range(len(parameters)):
             var numel = len(parameters[i].value)
-            for _ in range(Self.Rule.Update.STATES):
-                # -0.0 is the one start that leaves every first gradient, +0.0
-                # and -0.0 among them, as it is when it is added.
-                self._state.append(
-                    List[Scalar[Self.dtype]](length=numel, fill=-0.0)
-                )
+            for s in range(Self.Rule.Update.STATES):
+                var state = List[Scalar[Self.dtype]](length=numel, fill=0)
+                for j in range(numel):
+                    state[j] = self.rule.initial_state(
+                        s, parameters[i].value[j]
+                    )
+                self._state.append(state^)
+            for s in range(Self.Rule.SCALARS):
+                self._scalars.append(self.rule.initial_scalar(s))
         self._steps = List[Float32](length=len(parameters), fill=0)
-        self._table = List[Int64](length=len(parameters) * ROW_WORDS, fill=0)
+        self._table = List[Int64](length=len(parameters) * RowWord.END, fill=0)
         self._records = List[Int64](
             length=len(parameters) * RECORD_WORDS, fill=0
         )
@@ -170,6 +178,9 @@ struct Optimizer[
         self._context[ContextWord.TENSORS] = Int64(tensors)
         self._context[ContextWord.BLOCKS] = Int64(blocks)
         self._context[ContextWord.ELEMENTS] = Int64(elements)
+        Context(words_at(Int(self._context.unsafe_ptr()))).set_number(
+            ContextWord.GRAD_FACTOR, 1
+        )
         self._context[ContextWord.HYPERPARAMETERS] = Int64(
             Int(self._rules.unsafe_ptr())
         )

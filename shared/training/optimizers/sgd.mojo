@@ -121,13 +121,16 @@ struct SGD[momentum: Bool = False, nesterov: Bool = False](UpdateRule):
         self.weight_decay = weight_decay
         self.maximize = 1.0 if maximize else 0.0
 
-    def at_step(self, step: Float64) -> Self.Update:
+    def at_step(
+        self, step: Float64, mut scalars: Array[Float32, Self.SCALARS]
+    ) -> Self.Update:
         """Derives the constants of one step.
 
         The first gradient enters the buffer whole, as in torch.
 
         Args:
             step: The number of the step, counted from 1.
+            scalars: None.
 
         Returns:
             The constants.

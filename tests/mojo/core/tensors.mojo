@@ -5,7 +5,6 @@ from std.sys import size_of
 from shared.training.core import Context, LaneUpdate, UpdateRule, words_at
 from shared.training.core.table import (
     RECORD_WORDS,
-    ROW_WORDS,
     ContextWord,
     RowWord,
     block_count,
@@ -55,7 +54,9 @@ struct Sum(UpdateRule):
     var weight: Float64
     var bias: Float64
 
-    def at_step(self, step: Float64) -> Self.Update:
+    def at_step(
+        self, step: Float64, mut scalars: Array[Float32, Self.SCALARS]
+    ) -> Self.Update:
         return SumUpdate(weight=self.weight, step=self.bias * step)
 
 
@@ -118,7 +119,7 @@ struct Tensors[dtype: DType](Movable):
         self.rules = [Sum(weight=0.5, bias=1)]
         self.grad_scale = []
         self.blocks = 0
-        self._table = List[Int64](length=tensors * ROW_WORDS, fill=0)
+        self._table = List[Int64](length=tensors * RowWord.END, fill=0)
         self._records = List[Int64](length=tensors * RECORD_WORDS, fill=0)
         self._context = List[Int64](length=ContextWord.END, fill=0)
 
@@ -131,7 +132,7 @@ struct Tensors[dtype: DType](Movable):
         self.blocks = 0
         var elements = 0
         for t in range(len(self.numels)):
-            var row = t * ROW_WORDS
+            var row = t * RowWord.END
             self._table[row + RowWord.PARAM] = Int64(
                 Int(self.params[t].unsafe_ptr())
             )
@@ -156,6 +157,9 @@ struct Tensors[dtype: DType](Movable):
         self._context[ContextWord.TENSORS] = Int64(len(self.numels))
         self._context[ContextWord.BLOCKS] = Int64(self.blocks)
         self._context[ContextWord.ELEMENTS] = Int64(elements)
+        Context(words_at(Int(self._context.unsafe_ptr()))).set_number(
+            ContextWord.GRAD_FACTOR, 1
+        )
         self._context[ContextWord.HYPERPARAMETERS] = Int64(
             Int(self.rules.unsafe_ptr())
         )

@@ -156,7 +156,8 @@ def test_amsgrad_remembers_the_largest_moment() raises:
 
 def check_largest[width: Int](nan_from_the_right_stays: Bool) raises:
     comptime Lanes = SIMD[DType.float32, width]
-    var update = Adam[amsgrad=True](lr=0.1).at_step(1)
+    var scalars = Array[Float32, Adam[amsgrad=True].SCALARS](uninitialized=True)
+    var update = Adam[amsgrad=True](lr=0.1).at_step(1, scalars)
     # Whether a NaN gradient is remembered in the largest moment.
     var param = Lanes(1)
     var state = Array[Lanes, 3](fill=Lanes(0))

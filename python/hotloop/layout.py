@@ -1,0 +1,109 @@
+"""What Python and the kernels share: the numbers of words in arrays, and of kernels.
+
+Each class repeats the struct of that name in `shared/training/core/table.mojo`,
+`shared/bindings/plan.mojo` or `shared/bindings/kernels.mojo`; a test compares the sources,
+and `hotloop.backend` compares the sizes with those of the extension that it loads.
+"""
+
+from __future__ import annotations
+
+__all__ = ["BLOCK", "KERNELS", "ContextWord", "HandleWord", "LaunchWord", "PlanWord", "RowWord"]
+
+#: Elements in a block, the unit that is dealt out to threads.
+BLOCK = 256
+#: Words that the constants of one step may take.
+RECORD_WORDS = 16
+
+
+class RowWord:
+    """A tensor's row in the table."""
+
+    PARAM = 0
+    GRAD = 1
+    STATE = 2
+    STEP = 6
+    SCALAR = 7
+    AVERAGE = 9
+    NUMEL = 10
+    FIRST_BLOCK = 11
+    GROUP = 12
+    RECORD = 13
+    END = 14
+
+
+class ContextWord:
+    """What the kernels read of a launch."""
+
+    TABLE = 0
+    TENSORS = 1
+    BLOCKS = 2
+    HYPERPARAMETERS = 3
+    HYPERPARAMETERS_STRIDE = 4
+    RECORDS = 5
+    GRAD_SCALE = 6
+    ELEMENTS = 7
+    GRAD_FACTOR = 8
+    AVERAGE_WEIGHT = 9
+    ZERO_GRAD = 10
+    PARTIALS = 11
+    END = 12
+
+
+class LaunchWord:
+    """What a launch's context holds behind the words that kernels read."""
+
+    KERNEL = ContextWord.END
+    KERNEL_DTYPE = ContextWord.END + 1
+    DTYPE = ContextWord.END + 2
+    HANDLES = ContextWord.END + 3
+    HELD = ContextWord.END + 4
+    END = ContextWord.END + 5
+
+
+class HandleWord:
+    """The handles of a tensor's row."""
+
+    PARAM = 0
+    STATE = 1
+    STEP = 5
+    SCALAR = 6
+    AVERAGE = 8
+    END = 9
+
+
+class PlanWord:
+    """A plan."""
+
+    RUNTIME = 0
+    OBJECTS = 1
+    STATE_IS_SHARED = 2
+    IS_NORM_MEASURED = 3
+    IS_UPDATED = 4
+    MAX_NORM = 5
+    GRAD_SCALE = 6
+    GRAD_FACTOR = 7
+    AVERAGE_WEIGHT = 8
+    ZERO_GRAD = 9
+    NORM = 10
+    LAUNCHES = 11
+    END = 12
+
+
+class Outcome:
+    """What a step reports."""
+
+    DONE = 0
+    CHANGED = 1
+    NOT_FINITE = 2
+
+
+#: The kernels in the order of their numbers, `Kernel` in Mojo.
+KERNELS = (
+    "SGD",
+    "SGD_MOMENTUM",
+    "SGD_NESTEROV",
+    "ADAM",
+    "ADAM_AMSGRAD",
+    "ADAMW",
+    "ADAMW_AMSGRAD",
+)

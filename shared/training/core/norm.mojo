@@ -1,0 +1,139 @@
+"""The norm of all gradients, and zeroing those that must not be used."""
+
+from .executor import Executor
+from .lanes import load
+from .memory import Address, pointer_at
+from .table import BLOCK, Context, ContextWord, RowRanges, block_count
+
+comptime LANES = 8
+"""Lanes of float64 that squares are summed in, whatever the CPU."""
+
+comptime Lanes = SIMD[DType.float64, LANES]
+"""Squares on their way to the sum."""
+
+
+def sum_squares[
+    dtype: DType, Runner: Executor
+](context: Context, executor: Runner) -> Float64:
+    """Sums the squares of all gradients of the table.
+
+    Each block is summed in float64 in one order, and so are the blocks, so that
+    the number of threads does not change the bits. float32 and bfloat16 squares
+    do not overflow in float64, hence the sum is finite unless a gradient is not;
+    float64 gradients beyond 1e154 count as infinite, as in torch's norm.
+
+    Parameters:
+        dtype: The dtype of the gradients.
+        Runner: The type of the executor.
+
+    Args:
+        context: The table and its scratch for partial sums.
+        executor: Who runs the blocks.
+
+    Returns:
+        The sum, infinite or NaN if any gradient is.
+    """
+    executor.execute(
+        context.word(ContextWord.BLOCKS),
+        context.grain(),
+        _sum_blocks[dtype],
+        context.words.unsafe_bitcast[NoneType](),
+    )
+    var partials = pointer_at[Float64](context.word(ContextWord.PARTIALS))
+    var sum = Float64(0)
+    var ranges = RowRanges(context, 0, context.word(ContextWord.BLOCKS))
+    while ranges.advance():
+        if ranges.row.grad() == 0:
+            continue
+        var start = ranges.row.first_block()
+        var end = start + block_count(ranges.row.numel())
+        var whole = start + (end - start) // LANES * LANES
+        var lanes = Lanes(0)
+        for i in range(start, whole, LANES):
+            lanes += partials.unsafe_load[width=LANES](i)
+        sum += lanes.reduce_add()
+        for i in range(whole, end):
+            sum += partials[unsafe_offset=i]
+    return sum
+
+
+def _sum_blocks[
+    dtype: DType
+](begin: Int64, end: Int64, address: Address) abi("C") -> None:
+    var context = Context(address.unsafe_bitcast[Int64]())
+    var partials = pointer_at[Float64](context.word(ContextWord.PARTIALS))
+    var ranges = RowRanges(context, Int(begin), Int(end))
+    while ranges.advance():
+        if ranges.row.grad() == 0:
+            continue
+        var block = ranges.row.first_block() + ranges.first // BLOCK
+        for first in range(ranges.first, ranges.last, BLOCK):
+            partials[unsafe_offset=block] = _sum_range[dtype](
+                ranges.row.grad(), first, min(ranges.last, first + BLOCK)
+            )
+            block += 1
+
+
+@always_inline
+def _sum_range[dtype: DType](grad: Int, first: Int, last: Int) -> Float64:
+    var memory = pointer_at[Scalar[dtype]](grad)
+    var even = Lanes(0)
+    var odd = Lanes(0)
+    var pairs = first + (last - first) // (2 * LANES) * (2 * LANES)
+    for i in range(first, pairs, 2 * LANES):
+        var a = load[dtype, LANES](memory, i).cast[DType.float64]()
+        var b = load[dtype, LANES](memory, i + LANES).cast[DType.float64]()
+        even = a.fma(a, even)
+        odd = b.fma(b, odd)
+    var sum = (even + odd).reduce_add()
+    for i in range(pairs, last):
+        var value = load[dtype, 1](memory, i).cast[DType.float64]()
+        sum = value.fma(value, sum)
+    return sum
+
+
+def clip_factor(norm: Float64, max_norm: Float64) -> Float64:
+    """Computes what gradients are multiplied with to have at most a norm.
+
+    Args:
+        norm: The norm of all gradients, finite.
+        max_norm: The largest norm allowed; infinite to allow any.
+
+    Returns:
+        `min(1, max_norm / (norm + 1e-6))`, as torch's `clip_grad_norm_`.
+    """
+    return min(1.0, max_norm / (norm + 1e-6))
+
+
+def zero_grads[
+    dtype: DType, Runner: Executor
+](context: Context, executor: Runner):
+    """Sets all gradients of the table to 0.
+
+    Parameters:
+        dtype: The dtype of the gradients.
+        Runner: The type of the executor.
+
+    Args:
+        context: The table.
+        executor: Who runs the blocks.
+    """
+    executor.execute(
+        context.word(ContextWord.BLOCKS),
+        context.grain(),
+        _zero_blocks[dtype],
+        context.words.unsafe_bitcast[NoneType](),
+    )
+
+
+def _zero_blocks[
+    dtype: DType
+](begin: Int64, end: Int64, address: Address) abi("C") -> None:
+    var context = Context(address.unsafe_bitcast[Int64]())
+    var ranges = RowRanges(context, Int(begin), Int(end))
+    while ranges.advance():
+        if ranges.row.grad() == 0:
+            continue
+        var memory = pointer_at[Scalar[dtype]](ranges.row.grad())
+        for i in range(ranges.first, ranges.last):
+            memory[unsafe_offset=i] = 0
