@@ -18,8 +18,8 @@ from shared.training.core import (
     words_at,
     zero_grads,
 )
+from shared.training.core.rule import SCALARS_MAX
 from shared.training.core.table import (
-    SCALARS_MAX,
     STATES_MAX,
     ContextWord,
     RowWord,

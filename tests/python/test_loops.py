@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hotloop.callbacks import Callback, Stop, TrainState
 from hotloop.loops import Trainer, evaluate, train_epoch, training_step
 from hotloop.metrics import Accuracy
-from hotloop.optimizers import SGD, AdamW
+from hotloop.optimizers import SGD, AdamW, WeightAverage
 
 
 def make_model() -> nn.Module:
@@ -194,3 +196,65 @@ def test_empty_loaders_raise(batches: Any) -> None:
         train_epoch(model, optimizer, loss, batches)
     with pytest.raises(ValueError, match="loader yields no samples; check"):
         evaluate(model, loss, batches)
+
+
+@pytest.mark.parametrize("make", [AdamW, torch.optim.AdamW])
+def test_clipping_and_averaging_are_those_of_torch(make: Any) -> None:
+    batches = make_batches(5, 5, 2)
+    model = nn.Linear(3, 4)
+    other = copy.deepcopy(model)
+    optimizer = make(model.parameters(), lr=0.01)
+    reference = torch.optim.AdamW(other.parameters(), lr=0.01, fused=True)
+    average = WeightAverage(model, 0.9)
+    expected = AveragedModel(other, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    values = train_epoch(
+        model, optimizer, nn.CrossEntropyLoss(), batches, max_norm=0.3, average=average
+    )
+    norms = []
+    for x, y in batches:
+        other.zero_grad()
+        nn.functional.cross_entropy(other(x), y).backward()
+        norms.append(float(nn.utils.clip_grad_norm_(other.parameters(), 0.3)))
+        reference.step()
+        expected.update_parameters(other)
+    assert max(norms) > 0.3
+    assert values["grad_norm"] == pytest.approx(sum(norms) / 3, rel=1e-5)
+    assert values["skipped_updates"] == 0
+    for a, b in zip(model.parameters(), other.parameters()):
+        torch.testing.assert_close(a, b)
+    for a, b in zip(average.averages.values(), expected.module.parameters()):
+        torch.testing.assert_close(a, b.detach())
+
+
+@pytest.mark.parametrize("make", [AdamW, torch.optim.AdamW])
+def test_a_gradient_that_is_not_finite_is_left_out_and_counted(make: Any) -> None:
+    good, bad = make_batches(5, 5)
+    bad[0][0, 0] = float("nan")
+    model = nn.Linear(3, 4)
+    optimizer = make(model.parameters(), lr=0.01)
+    recorder = Recorder()
+    trainer = Trainer(
+        model,
+        optimizer,
+        nn.CrossEntropyLoss(),
+        [good, bad, good],
+        epochs=1,
+        max_norm=1.0,
+        callbacks=[recorder],
+    )
+    history = trainer.train()
+    assert history["train_skipped_updates"] == [1]
+    assert all(param.isfinite().all() for param in model.parameters())
+    assert recorder.states[-1].step == 2
+
+
+def test_validation_sees_the_average() -> None:
+    model = nn.Linear(3, 4)
+    average = WeightAverage(model, 0.9)
+    loader = make_batches(5, 5)
+    trainer = make_trainer(model=model, epochs=1, average=average, val_loader=loader)
+    history = trainer.train()
+    averaged, plain = nn.Linear(3, 4), evaluate(model, nn.CrossEntropyLoss(), loader)
+    averaged.load_state_dict(average.state_dict()["averages"])
+    expected = evaluate(averaged, nn.CrossEntropyLoss(), loader)
+    assert history["val_loss"] == [expected["loss"]] != [plain["loss"]]

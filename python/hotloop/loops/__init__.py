@@ -1,5 +1,6 @@
 """Training and validation loops, and the trainer that puts them together."""
 
+from hotloop.loops.optimizer_step import optimizer_step
 from hotloop.loops.trainer import History, Trainer
 from hotloop.loops.training_loop import train_epoch
 from hotloop.loops.training_step import Batch, Loss, StepResult, training_step
@@ -12,6 +13,7 @@ __all__ = [
     "StepResult",
     "Trainer",
     "evaluate",
+    "optimizer_step",
     "train_epoch",
     "training_step",
 ]

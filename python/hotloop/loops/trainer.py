@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sized
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 from torch import nn
@@ -14,6 +15,7 @@ from hotloop.loops.training_loop import train_epoch
 from hotloop.loops.training_step import Batch, Loss, StepResult
 from hotloop.loops.validation_loop import evaluate
 from hotloop.metrics import Metric
+from hotloop.optimizers import FusedStep, WeightAverage
 
 __all__ = ["History", "Trainer"]
 
@@ -24,7 +26,8 @@ class History:
 
     Attributes:
         epochs: For each epoch its values by name: "train_loss", "val_loss" and the same
-            prefixes for each metric, and "seconds".
+            prefixes for each metric, "seconds", and where gradients are clipped
+            "train_grad_norm" and "train_skipped_updates".
         stop_reason: Why a callback ended the run; None if it ran to its end.
     """
 
@@ -50,6 +53,10 @@ class Trainer:
         val_loader: Held-out batches; None to validate nothing.
         epochs: Number of epochs, at least 1.
         metrics: Further metrics by name, measured in training and validation.
+        max_norm: The largest 2-norm of all gradients that enters an update; larger ones
+            are scaled down, and with one that is not finite the update is left out and
+            counted. None for any.
+        average: Follows the model's parameters, and takes their place in validation.
         callbacks: Called in this order.
 
     Raises:
@@ -66,6 +73,8 @@ class Trainer:
         *,
         epochs: int,
         metrics: Mapping[str, Metric] | None = None,
+        max_norm: float | None = None,
+        average: WeightAverage | None = None,
         callbacks: Iterable[Callback] = (),
     ) -> None:
         if not isinstance(epochs, int) or epochs < 1:
@@ -77,6 +86,8 @@ class Trainer:
         self.val_loader = val_loader
         self.epochs = epochs
         self.metrics = dict(metrics or {})
+        self.max_norm = max_norm
+        self.average = average
         self._callbacks = Callbacks(callbacks)
         self._stop_reason: str | None = None
         length = len(train_loader) if isinstance(train_loader, Sized) else None
@@ -115,15 +126,19 @@ class Trainer:
             self.train_loader,
             self.metrics,
             self._after_update,
+            max_norm=self.max_norm,
+            average=self.average,
         )
         values = {f"train_{name}": value for name, value in measured.items()}
         if self.val_loader is not None:
-            measured = evaluate(self.model, self.loss, self.val_loader, self.metrics)
+            with nullcontext() if self.average is None else self.average.swap():
+                measured = evaluate(self.model, self.loss, self.val_loader, self.metrics)
             values |= {f"val_{name}": value for name, value in measured.items()}
         return values | {"seconds": time.perf_counter() - start}
 
-    def _after_update(self, result: StepResult) -> bool:
-        self._state = replace(self._state, step=self._state.step + 1, loss=result.loss)
+    def _after_update(self, result: StepResult, update: FusedStep) -> bool:
+        step = self._state.step + update.is_applied
+        self._state = replace(self._state, step=step, loss=result.loss)
         self._call("on_batch_end")
         return self._stop_reason is not None
 

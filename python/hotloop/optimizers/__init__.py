@@ -3,7 +3,16 @@
 from hotloop.optimizers.adam import Adam
 from hotloop.optimizers.adamw import AdamW
 from hotloop.optimizers.average import WeightAverage
-from hotloop.optimizers.fused_step import FusedStep
+from hotloop.optimizers.fused_step import FusedStep, torch_fused_step
+from hotloop.optimizers.optimizer import NativeStep
 from hotloop.optimizers.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "FusedStep", "WeightAverage"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "FusedStep",
+    "NativeStep",
+    "WeightAverage",
+    "torch_fused_step",
+]

@@ -5,5 +5,5 @@ from .executor import Executor, SerialExecutor, TorchExecutor
 from .lanes import compute_dtype, divide_by_constant, lerp, load, store
 from .memory import Address, Words, pointer_at, words_at
 from .norm import clip_factor, sum_squares, zero_grads
-from .rule import LaneUpdate, UpdateRule
+from .rule import LaneUpdate, Scalars, UpdateRule
 from .table import Context, TensorRow

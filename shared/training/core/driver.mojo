@@ -6,7 +6,7 @@ from std.sys.intrinsics import PrefetchOptions, prefetch
 from .executor import Executor
 from .lanes import compute_dtype, lerp, load, store
 from .memory import Address, pointer_at
-from .rule import LaneUpdate, UpdateRule
+from .rule import LaneUpdate, Scalars, UpdateRule
 from .table import Context, ContextWord, RowRanges, TensorRow
 
 comptime PREFETCH_AHEAD = 512
@@ -53,7 +53,7 @@ def prepare[Rule: UpdateRule](context: Context):
             record += 1
             group = row.group()
             step = counter[]
-            var scalars = Array[Float32, Rule.SCALARS](uninitialized=True)
+            var scalars = Scalars(fill=0)
             comptime for s in range(Rule.SCALARS):
                 scalars[s] = row.scalar(s)[]
             context.record[Rule.Update](record).unsafe_write(

@@ -1,5 +1,11 @@
 """What an update rule is: hyperparameters, and one formula on SIMD lanes."""
 
+comptime SCALARS_MAX = 2
+"""The most one-element states, beside the count of steps, that a rule may keep."""
+
+comptime Scalars = Array[Float32, SCALARS_MAX]
+"""A parameter's states with one element; the first `UpdateRule.SCALARS` count."""
+
 
 trait LaneUpdate(Deinitable, ImplicitlyCopyable, Movable):
     """The constants of one step, and the update of a few elements with them."""
@@ -44,9 +50,7 @@ trait UpdateRule(Deinitable, ImplicitlyCopyable, Movable):
     comptime SCALARS: Int = 0
     """How many states with one element the rule keeps for each parameter."""
 
-    def at_step(
-        self, step: Float64, mut scalars: Array[Float32, Self.SCALARS]
-    ) -> Self.Update:
+    def at_step(self, step: Float64, mut scalars: Scalars) -> Self.Update:
         """Derives the constants of one step.
 
         Args:

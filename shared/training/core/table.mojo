@@ -7,7 +7,7 @@ fills them and repeats these numbers; a test compares the two.
 """
 
 from .memory import Words, pointer_at, words_at
-from .rule import LaneUpdate, UpdateRule
+from .rule import SCALARS_MAX, LaneUpdate, UpdateRule
 
 comptime BLOCK = 256
 """Elements in a block, the unit that is dealt out to threads.
@@ -24,9 +24,6 @@ comptime THREAD_WORK = 8192
 
 comptime STATES_MAX = 4
 """The most state tensors that a row has room for."""
-
-comptime SCALARS_MAX = 2
-"""The most one-element states, beside the count of steps, that a row has room for."""
 
 comptime RECORD_WORDS = 16
 """Words that the constants of one step may take."""

@@ -3,7 +3,7 @@
 from std.ffi import external_call
 from std.math import sqrt
 
-from ..core import LaneUpdate, UpdateRule, divide_by_constant, lerp
+from ..core import LaneUpdate, Scalars, UpdateRule, divide_by_constant, lerp
 
 
 def bias_correction(beta: Float64, step: Float64) -> Float64:
@@ -167,9 +167,7 @@ struct Adam[amsgrad: Bool = False, decoupled: Bool = False](UpdateRule):
         self.weight_decay = weight_decay
         self.maximize = 1.0 if maximize else 0.0
 
-    def at_step(
-        self, step: Float64, mut scalars: Array[Float32, Self.SCALARS]
-    ) -> Self.Update:
+    def at_step(self, step: Float64, mut scalars: Scalars) -> Self.Update:
         """Derives the constants of one step.
 
         Args:

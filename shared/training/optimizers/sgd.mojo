@@ -3,7 +3,7 @@
 Nesterov's variant is that of Sutskever et al., 2013, as torch words it.
 """
 
-from ..core import LaneUpdate, UpdateRule
+from ..core import LaneUpdate, Scalars, UpdateRule
 
 
 @fieldwise_init
@@ -121,9 +121,7 @@ struct SGD[momentum: Bool = False, nesterov: Bool = False](UpdateRule):
         self.weight_decay = weight_decay
         self.maximize = 1.0 if maximize else 0.0
 
-    def at_step(
-        self, step: Float64, mut scalars: Array[Float32, Self.SCALARS]
-    ) -> Self.Update:
+    def at_step(self, step: Float64, mut scalars: Scalars) -> Self.Update:
         """Derives the constants of one step.
 
         The first gradient enters the buffer whole, as in torch.

@@ -2,7 +2,13 @@
 
 from std.sys import size_of
 
-from shared.training.core import Context, LaneUpdate, UpdateRule, words_at
+from shared.training.core import (
+    Context,
+    LaneUpdate,
+    Scalars,
+    UpdateRule,
+    words_at,
+)
 from shared.training.core.table import (
     RECORD_WORDS,
     ContextWord,
@@ -54,9 +60,7 @@ struct Sum(UpdateRule):
     var weight: Float64
     var bias: Float64
 
-    def at_step(
-        self, step: Float64, mut scalars: Array[Float32, Self.SCALARS]
-    ) -> Self.Update:
+    def at_step(self, step: Float64, mut scalars: Scalars) -> Self.Update:
         return SumUpdate(weight=self.weight, step=self.bias * step)
 
 

@@ -9,7 +9,7 @@ from std.testing import (
 )
 from std.utils.numerics import isnan, nan
 
-from shared.training.core import UpdateRule
+from shared.training.core import Scalars, UpdateRule
 from shared.training.optimizers import Adam, AdamW, Optimizer
 from shared.training.optimizers.adam import bias_correction
 
@@ -156,7 +156,7 @@ def test_amsgrad_remembers_the_largest_moment() raises:
 
 def check_largest[width: Int](nan_from_the_right_stays: Bool) raises:
     comptime Lanes = SIMD[DType.float32, width]
-    var scalars = Array[Float32, Adam[amsgrad=True].SCALARS](uninitialized=True)
+    var scalars = Scalars(fill=0)
     var update = Adam[amsgrad=True](lr=0.1).at_step(1, scalars)
     # Whether a NaN gradient is remembered in the largest moment.
     var param = Lanes(1)
