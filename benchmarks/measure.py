@@ -58,6 +58,7 @@ def compare(
     theirs: Callable[[], object],
     seconds: float = 6.0,
     sample_seconds: float = 0.02,
+    before: tuple[Callable[[], object], Callable[[], object]] | None = None,
 ) -> Comparison:
     """Time two programs in interleaved pairs.
 
@@ -66,18 +67,16 @@ def compare(
         theirs: Program B, the peer.
         seconds: How long to measure, after the warm-up.
         sample_seconds: Least time of one sample; a fast program is called repeatedly.
+        before: What to call before each call of A and of B, outside of what is timed.
 
     Returns:
         Medians and their spread.
     """
-    calls = [_calls_per_sample(program, sample_seconds) for program in (ours, theirs)]
+    timers = [_timer(p, b) for p, b in zip((ours, theirs), before or (None, None))]
+    calls = [_calls_per_sample(timer, sample_seconds) for timer in timers]
 
     def sample(index: int) -> float:
-        program = (ours, theirs)[index]
-        start = time.perf_counter()
-        for _ in range(calls[index]):
-            program()
-        return (time.perf_counter() - start) / calls[index]
+        return timers[index](calls[index]) / calls[index]
 
     times: tuple[list[float], list[float]] = ([], [])
     ratios: list[float] = []
@@ -97,13 +96,33 @@ def compare(
     )
 
 
-def _calls_per_sample(program: Callable[[], object], sample_seconds: float) -> int:
+def _timer(
+    program: Callable[[], object], before: Callable[[], object] | None
+) -> Callable[[int], float]:
+    """Return what calls a program a number of times and tells how long that took."""
+
+    def time_all(calls: int) -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
+            program()
+        return time.perf_counter() - start
+
+    def time_each(calls: int) -> float:
+        total = 0.0
+        for _ in range(calls):
+            before()
+            start = time.perf_counter()
+            program()
+            total += time.perf_counter() - start
+        return total
+
+    return time_all if before is None else time_each
+
+
+def _calls_per_sample(timer: Callable[[int], float], sample_seconds: float) -> int:
     """Warm a program up and count the calls that fill a sample."""
-    for _ in range(3):
-        program()
-    start = time.perf_counter()
-    program()
-    return max(1, math.ceil(sample_seconds / (time.perf_counter() - start)))
+    timer(3)
+    return max(1, math.ceil(sample_seconds / timer(1)))
 
 
 def describe_machine() -> str:

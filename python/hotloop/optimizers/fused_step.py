@@ -18,6 +18,7 @@ __all__ = [
     "grad_factor",
     "record_overflow",
     "torch_fused_step",
+    "total_norm",
 ]
 
 
@@ -60,37 +61,44 @@ def torch_fused_step(
         grad_factor: Multiplies the gradients before they are measured.
         zero_grad: As in `fused_step`.
     """
-    groups = optimizer.param_groups
-    params = [p for p in itertools.chain(*(g["params"] for g in groups)) if p.grad is not None]
-    grads = [param.grad for param in params]
+    pairs = _with_grads(optimizer)
     norm, factor = None, grad_factor
     if max_norm is not None:
-        # float32 squares overflow from 1.8e19 on, which must not count as a non-finite gradient.
-        norm = math.hypot(*(float(_norm(grad)) for grad in grads)) * grad_factor
+        norm = total_norm(optimizer) * grad_factor
         factor *= min(1.0, max_norm / (norm + 1e-6))
     is_applied = norm is None or math.isfinite(norm)
     if is_applied:
         try:
             if factor != 1:
-                for param, grad in zip(params, grads):
+                for param, grad in pairs:
                     param.grad = grad * factor
             update()
         finally:
-            for param, grad in zip(params, grads):
+            for param, grad in pairs:
                 param.grad = grad
     if zero_grad:
         optimizer.zero_grad(set_to_none=False)
     return FusedStep(norm, is_applied)
 
 
-def _norm(grad: Tensor) -> Tensor:
+def total_norm(optimizer: Optimizer) -> float:
+    """Return the 2-norm of all gradients of an optimizer's parameters."""
+    # In float64: float32 squares overflow from 1.8e19 on, where the gradients are finite.
+    return math.hypot(*(_norm(grad) for _, grad in _with_grads(optimizer)))
+
+
+def _with_grads(optimizer: Optimizer) -> list[tuple[Tensor, Tensor]]:
+    params = itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
+    return [(param, param.grad) for param in params if param.grad is not None]
+
+
+def _norm(grad: Tensor) -> float:
     values = grad.coalesce().values() if grad.is_sparse else grad
     if values.is_complex():
         values = torch.view_as_real(values)
     # Metal has no float64.
     wide = torch.float32 if values.device.type == "mps" else torch.float64
-    norm: Tensor = torch.linalg.vector_norm(values, dtype=wide)
-    return norm
+    return float(torch.linalg.vector_norm(values, dtype=wide))
 
 
 def grad_factor(scaler: torch.amp.GradScaler, optimizer: Optimizer) -> float:

@@ -21,12 +21,15 @@ from hotloop.optimizers.fused_step import (
     grad_factor,
     record_overflow,
     torch_fused_step,
+    total_norm,
 )
 from hotloop.optimizers.plan import NOTHING, Around, Plan, Rule, UnsupportedError
 
 __all__ = ["NativeStep"]
 
 Closure = Callable[[], Any]
+
+_MEASURE = Around(max_norm=math.inf, is_updated=False)
 
 _is_profiling: Callable[[], bool] = torch.autograd._profiler_enabled  # type: ignore[attr-defined]
 
@@ -126,6 +129,20 @@ class NativeStep(_Optimizer):
         # torch's schedulers warn if they step before the optimizer.
         self._opt_called = True
         return report
+
+    def grad_norm(self) -> float:
+        """Return the 2-norm of all gradients, summed in float64; inf or NaN if one is.
+
+        The gradients are those of every parameter of the optimizer, as they are: scaled,
+        if a GradScaler scaled the loss.
+
+        Raises:
+            BackendError: If `HOTLOOP_BACKEND=native` and these tensors have no kernel.
+        """
+        if self._run_plan(_MEASURE) is not None:
+            assert self._plan is not None
+            return self._plan.norm
+        return total_norm(self)
 
     # torch wraps the step of every class to run hooks and to name it in profiles; the name
     # alone takes 2.7 microseconds. `step` does so only where there is something to run.

@@ -1,10 +1,9 @@
 """The one loop over memory that every update rule runs in."""
 
 from std.sys import simd_width_of, size_of
-from std.sys.intrinsics import PrefetchOptions, prefetch
 
 from .executor import Executor
-from .lanes import compute_dtype, lerp, load, store
+from .lanes import compute_dtype, lerp, load, prefetch_at, store
 from .memory import Address, pointer_at
 from .rule import LaneUpdate, Scalars, UpdateRule
 from .table import Context, ContextWord, RowRanges, TensorRow
@@ -209,12 +208,12 @@ def _update_range[
     for i in range(first, wide_end, width):
         # Not past the end: asking for an unmapped page costs a page walk.
         var ahead = min(i + PREFETCH_AHEAD, last)
-        _prefetch(param, ahead)
-        _prefetch(grad, ahead)
+        prefetch_at(param, ahead)
+        prefetch_at(grad, ahead)
         comptime for s in range(Rule.Update.STATES):
-            _prefetch(pointer_at[Scalar[dtype]](row.state(s)), ahead)
+            prefetch_at(pointer_at[Scalar[dtype]](row.state(s)), ahead)
         if around.average != 0:
-            _prefetch(pointer_at[Scalar[dtype]](around.average), ahead)
+            prefetch_at(pointer_at[Scalar[dtype]](around.average), ahead)
         _update_lanes[Rule.Update, dtype, width](update, row, i, around)
     comptime if width > torch_width:
         for i in range(wide_end, vectors_end, torch_width):
@@ -223,15 +222,6 @@ def _update_range[
             )
     for i in range(vectors_end, last):
         _update_lanes[Rule.Update, dtype, 1](update, row, i, around)
-
-
-@always_inline
-def _prefetch[
-    dtype: DType
-](pointer: MutPointer[Scalar[dtype], MutUntrackedOrigin], index: Int):
-    prefetch[PrefetchOptions().for_read().high_locality().to_data_cache()](
-        pointer.unsafe_offset(index).as_imm()
-    )
 
 
 def update[

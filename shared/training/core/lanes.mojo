@@ -4,6 +4,7 @@ Kernels compute in `compute_dtype[dtype]()` and touch memory in `dtype`.
 """
 
 from std.memory import bitcast
+from std.sys.intrinsics import PrefetchOptions, prefetch
 
 from .memory import Address
 
@@ -52,6 +53,25 @@ def load[
         return bitcast[compute, width](wide)
     else:
         return pointer.unsafe_load[width=width](index).cast[compute]()
+
+
+@always_inline
+def prefetch_at[
+    dtype: DType
+](pointer: MutPointer[Scalar[dtype], MutUntrackedOrigin], index: Int):
+    """Asks memory for the cache line of an element that is needed later.
+
+    Parameters:
+        dtype: The dtype in memory.
+
+    Args:
+        pointer: The first element of the tensor.
+        index: The index of the element, not past the tensor's end: asking for an
+            unmapped page costs a page walk.
+    """
+    prefetch[PrefetchOptions().for_read().high_locality().to_data_cache()](
+        pointer.unsafe_offset(index).as_imm()
+    )
 
 
 @always_inline

@@ -1,12 +1,23 @@
 """The norm of all gradients, and zeroing those that must not be used."""
 
+from std.sys import size_of
+
 from .executor import Executor
-from .lanes import load
+from .lanes import load, prefetch_at
 from .memory import Address, pointer_at
 from .table import BLOCK, Context, ContextWord, RowRanges, block_count
 
 comptime LANES = 8
 """Lanes of float64 that squares are summed in, whatever the CPU."""
+
+comptime CHAINS = 4
+"""Independent sums of a block."""
+
+comptime PREFETCH_AHEAD = 2048
+"""Elements between the one in work and the one asked of memory."""
+
+comptime LINE = 64
+"""Bytes of a cache line."""
 
 comptime Lanes = SIMD[DType.float64, LANES]
 """Squares on their way to the sum."""
@@ -69,24 +80,35 @@ def _sum_blocks[
         var block = ranges.row.first_block() + ranges.first // BLOCK
         for first in range(ranges.first, ranges.last, BLOCK):
             partials[unsafe_offset=block] = _sum_range[dtype](
-                ranges.row.grad(), first, min(ranges.last, first + BLOCK)
+                ranges.row.grad(),
+                first,
+                min(ranges.last, first + BLOCK),
+                ranges.last,
             )
             block += 1
 
 
 @always_inline
-def _sum_range[dtype: DType](grad: Int, first: Int, last: Int) -> Float64:
+def _sum_range[
+    dtype: DType
+](grad: Int, first: Int, last: Int, end: Int) -> Float64:
     var memory = pointer_at[Scalar[dtype]](grad)
-    var even = Lanes(0)
-    var odd = Lanes(0)
-    var pairs = first + (last - first) // (2 * LANES) * (2 * LANES)
-    for i in range(first, pairs, 2 * LANES):
-        var a = load[dtype, LANES](memory, i).cast[DType.float64]()
-        var b = load[dtype, LANES](memory, i + LANES).cast[DType.float64]()
-        even = a.fma(a, even)
-        odd = b.fma(b, odd)
-    var sum = (even + odd).reduce_add()
-    for i in range(pairs, last):
+    # Several sums, since each addition waits for the one before it.
+    var sums = Array[Lanes, CHAINS](fill=0)
+    comptime stride = CHAINS * LANES
+    var whole = first + (last - first) // stride * stride
+    for i in range(first, whole, stride):
+        var ahead = min(i + PREFETCH_AHEAD, end)
+        comptime for offset in range(
+            0, stride, LINE // size_of[Scalar[dtype]]()
+        ):
+            prefetch_at(memory, ahead + offset)
+        comptime for c in range(CHAINS):
+            var value = load[dtype, LANES](memory, i + c * LANES)
+            var wide = value.cast[DType.float64]()
+            sums[c] = wide.fma(wide, sums[c])
+    var sum = ((sums[0] + sums[1]) + (sums[2] + sums[3])).reduce_add()
+    for i in range(whole, last):
         var value = load[dtype, 1](memory, i).cast[DType.float64]()
         sum = value.fma(value, sum)
     return sum
