@@ -106,4 +106,6 @@ KERNELS = (
     "ADAM_AMSGRAD",
     "ADAMW",
     "ADAMW_AMSGRAD",
+    "ADAM_FAST",
+    "ADAMW_FAST",
 )

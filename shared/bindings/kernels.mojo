@@ -24,7 +24,11 @@ struct Kernel:
     """AdamW."""
     comptime ADAMW_AMSGRAD = 6
     """AMSGrad with decoupled weight decay."""
-    comptime END = 7
+    comptime ADAM_FAST = 7
+    """Adam that approximates in float32."""
+    comptime ADAMW_FAST = 8
+    """AdamW that approximates in float32."""
+    comptime END = 9
     """Number of kernels."""
 
 
@@ -52,6 +56,8 @@ def run_kernel[
     _run[Adam[amsgrad=True], Kernel.ADAM_AMSGRAD](number, context, executor)
     _run[AdamW[], Kernel.ADAMW](number, context, executor)
     _run[AdamW[amsgrad=True], Kernel.ADAMW_AMSGRAD](number, context, executor)
+    _run[Adam[fast=True], Kernel.ADAM_FAST](number, context, executor)
+    _run[AdamW[fast=True], Kernel.ADAMW_FAST](number, context, executor)
 
 
 @always_inline

@@ -82,6 +82,51 @@ def test_adam_has_the_bits_of_torch_fused(
     assert_same_bits(ours, theirs, mine, other)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_adam_with_decoupled_weight_decay(dtype: torch.dtype) -> None:
+    options = {"weight_decay": 0.3, "decoupled_weight_decay": True}
+    mine, other = make(LENGTHS, dtype)
+    ours, theirs = Adam(mine, **options), torch.optim.Adam(other, fused=True, **options)
+    run(ours, theirs, mine, other)
+    assert_same_bits(ours, theirs, mine, other)
+
+
+# Two estimates with a Newton step each, 2^-21 and 2^-21, and roundings of float32.
+FAST = 2.0**-19
+
+
+@needs_native
+@pytest.mark.parametrize("scale", [1e-15, 1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("name", ["AdamW", "Adam"])
+def test_fast_math_is_off_by_at_most_its_bound(name: str, scale: float) -> None:
+    kind = {"AdamW": AdamW, "Adam": Adam}[name]
+    sizes = [0, 1, 15, 16, 17, 24, 1003]
+    mine, other = make(sizes, torch.float32)
+    fast, exact = (
+        kind(p, lr=0.01, weight_decay=0.0, fast_math=f) for p, f in ((mine, True), (other, False))
+    )
+    for _ in range(10):
+        for a, b in zip(mine, other):
+            with torch.no_grad():
+                a.zero_(), b.zero_()
+            a.grad = torch.randn(a.shape) * scale
+            b.grad = a.grad.clone()
+        fast.step(), exact.step()
+        for a, b in zip(mine, other):
+            torch.testing.assert_close(a, b, rtol=FAST, atol=0)
+    assert fast.fallback_reason is None
+    assert any(not torch.equal(a, b) for a, b in zip(mine, other))
+
+
+@pytest.mark.parametrize("options", [{"amsgrad": True}, {"eps": 0.0}], ids=str)
+def test_fast_math_stays_exact_where_it_says_so(options: dict[str, Any]) -> None:
+    mine, other = make([1003], torch.float32)
+    ours = AdamW(mine, fast_math=True, **options)
+    theirs = torch.optim.AdamW(other, fused=True, **options)
+    run(ours, theirs, mine, other)
+    assert_same_bits(ours, theirs, mine, other)
+
+
 def test_weight_decay_is_rounded_once() -> None:
     generator = torch.Generator().manual_seed(3)
     for lr, decay in torch.rand((200, 2), generator=generator, dtype=torch.float64).tolist():

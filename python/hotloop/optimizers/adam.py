@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 from hotloop.optimizers.memory import full_like
 from hotloop.optimizers.optimizer import NativeStep
@@ -25,20 +26,26 @@ class AdamKernels(NativeStep):
         "betas",
         "eps",
         "weight_decay",
+        "decoupled_weight_decay",
         "amsgrad",
         "maximize",
         "capturable",
         "differentiable",
+        "fast_math",
     )
+    own_options = {"fast_math": False}
     step_name = "step"
-    kernel_name = "ADAM"
 
     def kernel(self, group: dict[str, Any]) -> str:
         """Return the name of the group's kernel."""
         for option in ("capturable", "differentiable"):
             if group[option]:
                 raise UnsupportedError(f"{option}=True")
-        return f"{self.kernel_name}_AMSGRAD" if group["amsgrad"] else self.kernel_name
+        name = "ADAMW" if group["decoupled_weight_decay"] else "ADAM"
+        if group["amsgrad"]:
+            return f"{name}_AMSGRAD"
+        # Without eps a second moment of 0 has no reciprocal to approximate.
+        return f"{name}_FAST" if group["fast_math"] and group["eps"] > 0 else name
 
     def hyperparameters(self, group: dict[str, Any]) -> tuple[float, ...]:
         """Return the fields of Mojo's `Adam`: lr, betas, eps, weight decay, maximize."""
@@ -91,8 +98,8 @@ def _may_be_fused(group: dict[str, Any]) -> bool:
 class Adam(AdamKernels, torch.optim.Adam):
     """`torch.optim.Adam`, with the step in Mojo on CPU tensors.
 
-    Arguments, param groups, state and state dict are torch's. With gradient g (plus
-    `weight_decay` times the parameter p) at step t:
+    Arguments, param groups, state and state dict are torch's, but for `fast_math`. With
+    gradient g (plus `weight_decay` times the parameter p) at step t:
 
         m = beta1 m + (1 - beta1) g
         v = beta2 v + (1 - beta2) g^2
@@ -103,6 +110,46 @@ class Adam(AdamKernels, torch.optim.Adam):
     `fused=True` does; the tests compare the bits. Whatever has no kernel runs on torch:
     see `fallback_reason`.
 
+    Args:
+        params, lr, betas, eps, weight_decay, amsgrad, maximize, foreach, capturable,
+            differentiable, fused, decoupled_weight_decay: As torch's.
+        fast_math: Whether float32 and bfloat16 parameters may be updated with approximate
+            square roots and divisions: the change of a parameter in one step is off by at
+            most 2^-19 of itself. AMSGrad and eps = 0 stay exact, and so does torch.
+
     Raises:
         ValueError: If a hyperparameter is out of range; the error is torch's.
     """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+        fast_math: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            foreach=foreach,
+            maximize=maximize,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+            decoupled_weight_decay=decoupled_weight_decay,
+        )
+        self._add_own_options(fast_math=fast_math)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 from hotloop.optimizers.adam import AdamKernels
 
@@ -12,8 +14,8 @@ __all__ = ["AdamW"]
 class AdamW(AdamKernels, torch.optim.AdamW):
     """`torch.optim.AdamW`, with the step in Mojo on CPU tensors.
 
-    Arguments, param groups, state and state dict are torch's. With gradient g and
-    parameter p at step t:
+    Arguments, param groups, state and state dict are torch's, but for `fast_math`. With
+    gradient g and parameter p at step t:
 
         p = (1 - lr weight_decay) p
         m = beta1 m + (1 - beta1) g
@@ -24,8 +26,44 @@ class AdamW(AdamKernels, torch.optim.AdamW):
     parameters get the bits of `torch.optim.AdamW(fused=True)`, on either backend.
     Whatever has no kernel runs on torch: see `fallback_reason`.
 
+    Args:
+        params, lr, betas, eps, weight_decay, amsgrad, maximize, foreach, capturable,
+            differentiable, fused: As torch's.
+        fast_math: Whether float32 and bfloat16 parameters may be updated with approximate
+            square roots and divisions: the change of a parameter in one step is off by at
+            most 2^-19 of itself. AMSGrad and eps = 0 stay exact, and so does torch.
+
     Raises:
         ValueError: If a hyperparameter is out of range; the error is torch's.
     """
 
-    kernel_name = "ADAMW"
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        fast_math: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            foreach=foreach,
+            maximize=maximize,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+        )
+        self._add_own_options(fast_math=fast_math)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +57,17 @@ class NativeStep(_Optimizer):
     _plan: Plan | None = None
     _state_is_shared = False
 
+    #: Options of a param group that are hotloop's own, with the values of torch's behaviour.
+    own_options: Mapping[str, Any] = {}
     options: tuple[str, ...] = ()
     scalar_names: tuple[str, ...] = ()
+
+    def _add_own_options(self, **options: Any) -> None:
+        """Complete the defaults and all groups, after torch's constructor."""
+        self.defaults.update(options)
+        for group in self.param_groups:
+            for name, value in self.own_options.items():
+                group.setdefault(name, self.defaults.get(name, value))
 
     def step(self, closure: Closure | None = None) -> Any:
         """Update every parameter by its gradient.
@@ -245,6 +254,7 @@ class NativeStep(_Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._add_own_options()  # torch's state dicts lack them.
         self._plan = None
         self._state_is_shared = True  # Loaded tensors belong to the state dict, too.
 

@@ -2,7 +2,15 @@
 
 from .driver import run_blocks, update
 from .executor import Executor, SerialExecutor, TorchExecutor
-from .lanes import compute_dtype, divide_by_constant, lerp, load, store
+from .lanes import (
+    compute_dtype,
+    divide_by_constant,
+    fast_reciprocal,
+    fast_reciprocal_sqrt,
+    lerp,
+    load,
+    store,
+)
 from .memory import Address, Words, pointer_at, words_at
 from .norm import clip_factor, sum_squares, zero_grads
 from .rule import LaneUpdate, Scalars, UpdateRule

@@ -21,6 +21,7 @@ for exactly the elements that torch treats so.
 """
 
 
+@no_inline
 def prepare[Rule: UpdateRule](context: Context):
     """Counts the step of every tensor with a gradient and derives its constants.
 
@@ -201,7 +202,10 @@ def _update_range[
     var around = _Around[dtype](context, row)
     # Blocks are whole vectors, so only the tensor's end leaves a remainder.
     comptime torch_width = TORCH_VECTOR_BYTES // size_of[Scalar[dtype]]()
-    var vectors_end = first + (last - first) // torch_width * torch_width
+    comptime remainder_width = torch_width if Rule.Update.HAS_SCALAR_ROUNDING else width
+    var vectors_end = (
+        first + (last - first) // remainder_width * remainder_width
+    )
     var wide_end = first + (vectors_end - first) // width * width
     var param = pointer_at[Scalar[dtype]](row.param())
     var grad = pointer_at[Scalar[dtype]](row.grad())
@@ -215,7 +219,7 @@ def _update_range[
         if around.average != 0:
             prefetch_at(pointer_at[Scalar[dtype]](around.average), ahead)
         _update_lanes[Rule.Update, dtype, width](update, row, i, around)
-    comptime if width > torch_width:
+    comptime if Rule.Update.HAS_SCALAR_ROUNDING and width > torch_width:
         for i in range(wide_end, vectors_end, torch_width):
             _update_lanes[Rule.Update, dtype, torch_width](
                 update, row, i, around

@@ -3,8 +3,10 @@
 Kernels compute in `compute_dtype[dtype]()` and touch memory in `dtype`.
 """
 
+from std.math import sqrt
 from std.memory import bitcast
-from std.sys.intrinsics import PrefetchOptions, prefetch
+from std.sys import CompilationTarget
+from std.sys.intrinsics import PrefetchOptions, llvm_intrinsic, prefetch
 
 from .memory import Address
 
@@ -176,3 +178,63 @@ def divide_by_constant[
     # The quotient by at most 1 is no smaller, so this changes only what has no
     # remainder (infinity, NaN) and the sign of zeros. It is one instruction.
     return quotient.gt(dividend).select(quotient, dividend)
+
+
+@always_inline
+def fast_reciprocal_sqrt[
+    width: Int
+](x: SIMD[DType.float32, width]) -> SIMD[DType.float32, width]:
+    """Approximates `1 / sqrt(x)` to 2^-21: the CPU's estimate and a Newton step.
+
+    Parameters:
+        width: How many lanes; other than 8 and 16, and on other CPUs than x86, the
+            result is exact.
+
+    Args:
+        x: Normal positive numbers.
+
+    Returns:
+        The reciprocal square roots.
+    """
+    comptime Lanes = SIMD[DType.float32, width]
+    comptime if CompilationTarget.is_x86() and (width == 8 or width == 16):
+        var y: Lanes
+        comptime if width == 16:
+            y = llvm_intrinsic["llvm.x86.avx512.rsqrt14.ps.512", Lanes](
+                x, Lanes(0), UInt16(0xFFFF)
+            )
+        else:
+            y = llvm_intrinsic["llvm.x86.avx.rsqrt.ps.256", Lanes](x)
+        return y * (x * Lanes(-0.5)).fma(y * y, Lanes(1.5))
+    else:
+        return 1 / sqrt(x)
+
+
+@always_inline
+def fast_reciprocal[
+    width: Int
+](x: SIMD[DType.float32, width]) -> SIMD[DType.float32, width]:
+    """Approximates `1 / x` to 2^-21: the CPU's estimate and a Newton step.
+
+    Parameters:
+        width: How many lanes; other than 8 and 16, and on other CPUs than x86, the
+            result is exact.
+
+    Args:
+        x: Normal numbers with a normal reciprocal.
+
+    Returns:
+        The reciprocals.
+    """
+    comptime Lanes = SIMD[DType.float32, width]
+    comptime if CompilationTarget.is_x86() and (width == 8 or width == 16):
+        var y: Lanes
+        comptime if width == 16:
+            y = llvm_intrinsic["llvm.x86.avx512.rcp14.ps.512", Lanes](
+                x, Lanes(0), UInt16(0xFFFF)
+            )
+        else:
+            y = llvm_intrinsic["llvm.x86.avx.rcp.ps.256", Lanes](x)
+        return y * (-x).fma(y, Lanes(2))
+    else:
+        return 1 / x

@@ -13,6 +13,9 @@ trait LaneUpdate(Deinitable, ImplicitlyCopyable, Movable):
     comptime STATES: Int
     """How many state tensors the rule keeps for each parameter."""
 
+    comptime HAS_SCALAR_ROUNDING: Bool = False
+    """Whether width 1 rounds otherwise, as the scalar remainders of torch do."""
+
     def apply[
         dtype: DType, width: Int
     ](
@@ -25,9 +28,9 @@ trait LaneUpdate(Deinitable, ImplicitlyCopyable, Movable):
 
         Parameters:
             dtype: The compute dtype, float32 or float64.
-            width: How many lanes. Any width above 1 must give the same bits; width 1
-                may round otherwise, for it is used only for what torch leaves
-                to a scalar loop.
+            width: How many lanes. Any width must give the same bits; with
+                `HAS_SCALAR_ROUNDING` any width above 1, and width 1 is used only
+                for what torch leaves to a scalar loop.
 
         Args:
             param: The parameters, replaced by their new values.

@@ -3,7 +3,15 @@
 from std.ffi import external_call
 from std.math import sqrt
 
-from ..core import LaneUpdate, Scalars, UpdateRule, divide_by_constant, lerp
+from ..core import (
+    LaneUpdate,
+    Scalars,
+    UpdateRule,
+    divide_by_constant,
+    fast_reciprocal,
+    fast_reciprocal_sqrt,
+    lerp,
+)
 
 
 def bias_correction(beta: Float64, step: Float64) -> Float64:
@@ -21,7 +29,7 @@ def bias_correction(beta: Float64, step: Float64) -> Float64:
 
 
 @fieldwise_init
-struct AdamUpdate[amsgrad: Bool, decoupled: Bool](LaneUpdate):
+struct AdamUpdate[amsgrad: Bool, decoupled: Bool, fast: Bool](LaneUpdate):
     """One step of Adam or AdamW, rounded where torch's fused kernels round.
 
     With gradient g, parameter p, moments m and v and their corrections c1, c2:
@@ -32,10 +40,14 @@ struct AdamUpdate[amsgrad: Bool, decoupled: Bool](LaneUpdate):
     Parameters:
         amsgrad: Whether a third state holds the largest v so far.
         decoupled: Whether weight decay shrinks p, or joins g.
+        fast: Whether float32 lanes may approximate the root and the division.
     """
 
     comptime STATES = 3 if Self.amsgrad else 2
     """The two moments, and with `amsgrad` the largest second moment."""
+
+    comptime HAS_SCALAR_ROUNDING = True
+    """torch's fused kernels contract other operations in their remainders."""
 
     var maximize: Float64
     """1 to maximize, else 0."""
@@ -99,9 +111,29 @@ struct AdamUpdate[amsgrad: Bool, decoupled: Bool](LaneUpdate):
             v = _maximum(state[2], v)
             state[2] = v
         var bias2_root = self.bias2_root.cast[dtype]()
-        var root = divide_by_constant(sqrt(v), bias2_root, 1 / bias2_root)
+        var eps = Lanes(self.eps.cast[dtype]())
         var step = m * Lanes(self.negative_step_size.cast[dtype]())
-        param = p + step / (root + Lanes(self.eps.cast[dtype]()))
+        comptime if Self.fast and dtype == DType.float32:
+            var root = rebind[Lanes](_fast_root(rebind[Float32Lanes[width]](v)))
+            var denominator = root.fma(Lanes(1 / bias2_root), eps)
+            var inverse = fast_reciprocal(
+                rebind[Float32Lanes[width]](denominator)
+            )
+            param = step.fma(rebind[Lanes](inverse), p)
+        else:
+            var root = divide_by_constant(sqrt(v), bias2_root, 1 / bias2_root)
+            param = p + step / (root + eps)
+
+
+comptime Float32Lanes[width: Int] = SIMD[DType.float32, width]
+"""Lanes that the CPU has estimates for."""
+
+
+@always_inline
+def _fast_root[width: Int](v: Float32Lanes[width]) -> Float32Lanes[width]:
+    # The estimate takes subnormal numbers for 0. NaN fails the comparison and stays.
+    comptime least = Float32Lanes[width](1.17549435e-38)
+    return v * fast_reciprocal_sqrt(v.lt(least).select(least, v))
 
 
 @always_inline
@@ -115,16 +147,21 @@ def _maximum[
 
 
 @fieldwise_init
-struct Adam[amsgrad: Bool = False, decoupled: Bool = False](UpdateRule):
+struct Adam[amsgrad: Bool = False, decoupled: Bool = False, fast: Bool = False](
+    UpdateRule
+):
     """Hyperparameters of Adam, or of AdamW if weight decay is decoupled.
 
     Parameters:
         amsgrad: Whether to divide by the largest second moment so far (Reddi et
             al., 2018, arXiv:1904.09237).
         decoupled: Whether weight decay leaves the gradient alone; see `AdamW`.
+        fast: Whether float32 arithmetic (bfloat16 parameters included) approximates the
+            root and the division: each step is off by at most 2^-19 of itself.
+            eps must be above 0.
     """
 
-    comptime Update = AdamUpdate[Self.amsgrad, Self.decoupled]
+    comptime Update = AdamUpdate[Self.amsgrad, Self.decoupled, Self.fast]
     """The constants of one step."""
 
     var lr: Float64

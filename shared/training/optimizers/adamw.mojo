@@ -2,7 +2,9 @@
 
 from .adam import Adam
 
-comptime AdamW[amsgrad: Bool = False] = Adam[amsgrad, decoupled=True]
+comptime AdamW[amsgrad: Bool = False, fast: Bool = False] = Adam[
+    amsgrad, decoupled=True, fast=fast
+]
 """Adam whose weight decay shrinks the parameter and never enters the moments.
 
 Before Adam's step the parameter is multiplied by `1 - lr * weight_decay`; the
@@ -10,4 +12,5 @@ default weight decay is 0.01.
 
 Parameters:
     amsgrad: Whether to divide by the largest second moment so far.
+    fast: Whether float32 arithmetic approximates; see `Adam`.
 """

@@ -28,6 +28,7 @@ struct SumUpdate(LaneUpdate):
     """Adds gradients up; the second state records how many lanes were taken."""
 
     comptime STATES = 2
+    comptime HAS_SCALAR_ROUNDING = True
 
     var weight: Float64
     var step: Float64
