@@ -49,7 +49,7 @@ def build(target: Path = PACKAGE) -> list[Path]:
         for level, output in zip(LEVELS, outputs):
             # A process that runs the old file keeps it: the name moves, the bytes stay.
             part = output.with_name(f"{output.name}.part")
-            shutil.copy(_build_level(level, Path(folder)), part)
+            shutil.copy(compile_shared(SOURCE, level, Path(folder)), part)
             part.replace(output)
     manifest = target / MANIFEST.name
     manifest.write_text(json.dumps({"sha256": _checksums(target)}, indent=2) + "\n")
@@ -61,7 +61,8 @@ def _checksums(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def _build_level(level: str, folder: Path) -> Path:
+def compile_shared(source: Path, level: str, folder: Path) -> Path:
+    """Compile a Mojo module for a CPU level into a shared object in a folder."""
     tools = environment(folder)
     target = folder / f"{level}.o"
     linked = folder / f"{level}.so"
@@ -74,7 +75,7 @@ def _build_level(level: str, folder: Path) -> Path:
         *("--target-cpu", f"x86-64-{level}"),
         *("--emit", "object"),
         *("-I", str(ROOT)),
-        *(str(SOURCE), "-o", str(target)),
+        *(str(source), "-o", str(target)),
     ]
     link_command = [
         _find("lld", tools),
