@@ -13,8 +13,11 @@ comptime LANES = 8
 comptime CHAINS = 4
 """Independent sums of a block."""
 
-comptime PREFETCH_AHEAD = 2048
+comptime PREFETCH_AHEAD = 512
 """Elements between the one in work and the one asked of memory."""
+
+comptime STREAMS = 4
+"""How many places of a tensor are read in turn."""
 
 comptime LINE = 64
 """Bytes of a cache line."""
@@ -78,14 +81,20 @@ def _sum_blocks[
         if ranges.row.grad() == 0:
             continue
         var block = ranges.row.first_block() + ranges.first // BLOCK
-        for first in range(ranges.first, ranges.last, BLOCK):
-            partials[unsafe_offset=block] = _sum_range[dtype](
-                ranges.row.grad(),
-                first,
-                min(ranges.last, first + BLOCK),
-                ranges.last,
-            )
-            block += 1
+        var blocks = block_count(ranges.last - ranges.first)
+        # Several places at once keep more of memory's requests in flight.
+        var share = (blocks + STREAMS - 1) // STREAMS
+        for i in range(share):
+            comptime for s in range(STREAMS):
+                var b = s * share + i
+                if b < min(blocks, (s + 1) * share):
+                    var first = ranges.first + b * BLOCK
+                    partials[unsafe_offset=block + b] = _sum_range[dtype](
+                        ranges.row.grad(),
+                        first,
+                        min(ranges.last, first + BLOCK),
+                        ranges.last,
+                    )
 
 
 @always_inline
