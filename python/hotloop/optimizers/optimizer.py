@@ -22,7 +22,14 @@ from hotloop.optimizers.fused_step import (
     record_overflow,
     torch_fused_step,
 )
-from hotloop.optimizers.plan import NOTHING, Around, Plan, Rule, UnsupportedError
+from hotloop.optimizers.plan import (
+    NOTHING,
+    Around,
+    Plan,
+    Rule,
+    StateLayout,
+    UnsupportedError,
+)
 
 __all__ = ["NativeStep"]
 
@@ -56,6 +63,15 @@ class NativeStep(_Optimizer):
 
     options: tuple[str, ...] = ()
     scalar_names: tuple[str, ...] = ()
+
+    def param_kernel(self, kernel: str, param: Tensor) -> str:
+        """Return the group's kernel, for every parameter."""
+        return kernel
+
+    def state_layouts(self, param: Tensor, group: dict[str, Any]) -> dict[str, StateLayout]:
+        """Return the state tensors of a parameter, each like the parameter itself."""
+        layout = StateLayout(param.dtype)
+        return dict.fromkeys(self.state_names(group), layout)
 
     def step(self, closure: Closure | None = None) -> Any:
         """Update every parameter by its gradient.

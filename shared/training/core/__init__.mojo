@@ -5,5 +5,7 @@ from .executor import Executor, SerialExecutor, TorchExecutor
 from .lanes import compute_dtype, divide_by_constant, lerp, load, store
 from .memory import Address, Words, pointer_at, words_at
 from .norm import clip_factor, sum_squares, zero_grads
+from .quantized import run_quantized_blocks, update_quantized
 from .rule import LaneUpdate, Scalars, UpdateRule
 from .table import Context, TensorRow
+from .tree_code import TreeCode
