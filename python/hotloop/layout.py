@@ -57,7 +57,9 @@ class LaunchWord:
     DTYPE = ContextWord.END + 2
     HANDLES = ContextWord.END + 3
     HELD = ContextWord.END + 4
-    END = ContextWord.END + 5
+    STATE_DTYPE = ContextWord.END + 5
+    STATE_SPAN = ContextWord.END + 9
+    END = ContextWord.END + 13
 
 
 class HandleWord:
@@ -108,4 +110,11 @@ KERNELS = (
     "ADAMW_AMSGRAD",
     "ADAM_FAST",
     "ADAMW_FAST",
+    "ADAMW_8BIT",
+    "LION_8BIT",
+    "LION_8BIT_SMALL",
+    "ADAM_WIDE_STATE",
+    "ADAMW_WIDE_STATE",
+    "ADAM_MASTER",
+    "ADAMW_MASTER",
 )

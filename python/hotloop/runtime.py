@@ -40,6 +40,7 @@ _DTYPES = {
     torch.float32: "aoti_torch_dtype_float32",
     torch.float64: "aoti_torch_dtype_float64",
     torch.bfloat16: "aoti_torch_dtype_bfloat16",
+    torch.uint8: "aoti_torch_dtype_uint8",
 }
 
 

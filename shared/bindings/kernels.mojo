@@ -1,7 +1,13 @@
 """The kernels that the extension carries, by number."""
 
-from shared.training.core import Context, Executor, UpdateRule, update
-from shared.training.optimizers import SGD, Adam, AdamW
+from shared.training.core import (
+    Context,
+    Executor,
+    UpdateRule,
+    update,
+    update_quantized,
+)
+from shared.training.optimizers import SGD, Adam, AdamW, Lion8bit
 
 comptime DTYPES = 3
 """How many dtypes each kernel comes in: float32, float64, bfloat16."""
@@ -28,7 +34,21 @@ struct Kernel:
     """Adam that approximates in float32."""
     comptime ADAMW_FAST = 8
     """AdamW that approximates in float32."""
-    comptime END = 9
+    comptime ADAMW_8BIT = 9
+    """AdamW with moments of 8 bits; no float64."""
+    comptime LION_8BIT = 10
+    """Lion with a momentum of 8 bits; no float64."""
+    comptime LION_8BIT_SMALL = 11
+    """Lion with a momentum in float32; no float64."""
+    comptime ADAM_WIDE_STATE = 12
+    """Adam on bfloat16 with float32 moments."""
+    comptime ADAMW_WIDE_STATE = 13
+    """AdamW on bfloat16 with float32 moments."""
+    comptime ADAM_MASTER = 14
+    """Adam on float32 copies of bfloat16 parameters."""
+    comptime ADAMW_MASTER = 15
+    """AdamW on float32 copies of bfloat16 parameters."""
+    comptime END = 16
     """Number of kernels."""
 
 
@@ -58,6 +78,39 @@ def run_kernel[
     _run[AdamW[amsgrad=True], Kernel.ADAMW_AMSGRAD](number, context, executor)
     _run[Adam[fast=True], Kernel.ADAM_FAST](number, context, executor)
     _run[AdamW[fast=True], Kernel.ADAMW_FAST](number, context, executor)
+    _run_quantized[AdamW[], Kernel.ADAMW_8BIT](number, context, executor)
+    _run_quantized[Lion8bit, Kernel.LION_8BIT](number, context, executor)
+    if number == Kernel.LION_8BIT_SMALL * DTYPES:
+        update[Lion8bit, DType.float32](context, executor)
+    _run_wide[Lion8bit, Kernel.LION_8BIT_SMALL](number, context, executor)
+    _run_wide[Adam[], Kernel.ADAM_WIDE_STATE](number, context, executor)
+    _run_wide[AdamW[], Kernel.ADAMW_WIDE_STATE](number, context, executor)
+    _run_wide[Adam[], Kernel.ADAM_MASTER, True](number, context, executor)
+    _run_wide[AdamW[], Kernel.ADAMW_MASTER, True](number, context, executor)
+
+
+@always_inline
+def _run_quantized[
+    Rule: UpdateRule, kernel: Int, Runner: Executor
+](number: Int, context: Context, executor: Runner):
+    if number == kernel * DTYPES:
+        update_quantized[Rule, DType.float32](context, executor)
+    elif number == kernel * DTYPES + 2:
+        update_quantized[Rule, DType.bfloat16](context, executor)
+
+
+@always_inline
+def _run_wide[
+    Runner: Executor,
+    //,
+    Rule: UpdateRule,
+    kernel: Int,
+    has_master: Bool = False,
+](number: Int, context: Context, executor: Runner):
+    if number == kernel * DTYPES + 2:
+        update[Rule, DType.bfloat16, DType.float32, has_master](
+            context, executor
+        )
 
 
 @always_inline

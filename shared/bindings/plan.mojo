@@ -81,7 +81,11 @@ struct LaunchWord:
     """Address of the handles, `HandleWord`, of each tensor."""
     comptime HELD = ContextWord.END + 4
     """Address of scratch for one handle of each tensor."""
-    comptime END = ContextWord.END + 5
+    comptime STATE_DTYPE = ContextWord.END + 5
+    """libtorch's number of the dtype of each of up to `STATES_MAX` state tensors."""
+    comptime STATE_SPAN = ContextWord.END + 9
+    """How many elements of a parameter share one of each state tensor."""
+    comptime END = ContextWord.END + 13
     """Number of words."""
 
 
@@ -258,7 +262,7 @@ def _refresh(torch: Torch, launch: Context, is_shared: Bool) -> Bool:
         if (
             is_shared
             and row.grad() != 0
-            and not _refresh_state(torch, row, handles, dtype)
+            and not _refresh_state(torch, row, handles, launch)
         ):
             return False
         handles = handles.unsafe_offset(HandleWord.END)
@@ -303,7 +307,7 @@ def _refresh_row(
 
 @always_inline
 def _refresh_state(
-    torch: Torch, row: TensorRow, handles: Words, dtype: Int
+    torch: Torch, row: TensorRow, handles: Words, launch: Context
 ) -> Bool:
     var step = Int(handles[unsafe_offset=HandleWord.STEP])
     if step != 0 and torch.data_pointer(step) != Int(
@@ -318,8 +322,16 @@ def _refresh_state(
             return False
     for s in range(STATES_MAX):
         var state = Int(handles[unsafe_offset=HandleWord.STATE + s])
-        if state != 0 and not _refresh_address(
-            torch, row, RowWord.STATE + s, state, row.numel(), dtype
+        if state == 0 or torch.data_pointer(state) == row.state(s):
+            continue
+        var span = launch.word(LaunchWord.STATE_SPAN + s)
+        if not _refresh_address(
+            torch,
+            row,
+            RowWord.STATE + s,
+            state,
+            (row.numel() + span - 1) // span,
+            launch.word(LaunchWord.STATE_DTYPE + s),
         ):
             return False
     return True

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(backend.__file__).parent
 FILES = [PACKAGE / f"_kernels.{level}.so" for level in backend.CPU_LEVELS]
 LEVELS = [level for level, needed in backend.CPU_LEVELS.items() if needed <= backend.cpu_flags()]
-SIZE_MAX = 100_000
+SIZE_MAX = 130_000
 
 _PT_DYNAMIC, _PT_LOAD = 2, 1
 _SHT_DYNSYM = 11
@@ -128,9 +128,9 @@ def test_shows_its_init_function_alone(path: Path) -> None:
 
 
 @each_file
-def test_takes_only_python_and_two_c_functions_from_outside(path: Path) -> None:
+def test_takes_only_python_and_three_c_functions_from_outside(path: Path) -> None:
     undefined = read_elf(path.read_bytes()).undefined
-    assert {n for n in undefined if not re.fullmatch(r"_?Py[A-Z]\w+|pow|memset", n)} == set()
+    assert {n for n in undefined if not re.fullmatch(r"_?Py[A-Z]\w+|pow|memcpy|memset", n)} == set()
     assert "PyModule_Create2" in undefined
 
 

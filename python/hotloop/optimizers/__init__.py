@@ -2,8 +2,10 @@
 
 from hotloop.optimizers.adam import Adam
 from hotloop.optimizers.adamw import AdamW
+from hotloop.optimizers.adamw8bit import AdamW8bit
 from hotloop.optimizers.average import WeightAverage
 from hotloop.optimizers.fused_step import FusedStep, torch_fused_step
+from hotloop.optimizers.lion8bit import Lion8bit
 from hotloop.optimizers.optimizer import NativeStep
 from hotloop.optimizers.sgd import SGD
 
@@ -11,7 +13,9 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "AdamW8bit",
     "FusedStep",
+    "Lion8bit",
     "NativeStep",
     "WeightAverage",
     "torch_fused_step",

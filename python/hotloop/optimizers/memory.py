@@ -39,7 +39,7 @@ def use_huge_pages(tensor: Tensor, *, is_filled: bool) -> None:
         madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), advice)
 
 
-def full_like(param: Tensor, value: float) -> Tensor:
+def full_like(param: Tensor, value: float, dtype: torch.dtype | None = None) -> Tensor:
     """Return a tensor like `param`, in huge pages where it spans them.
 
     Steps on more parameters than the caches hold are bound by memory, and address
@@ -48,8 +48,9 @@ def full_like(param: Tensor, value: float) -> Tensor:
     Args:
         param: A contiguous CPU tensor.
         value: What to fill the new tensor with.
+        dtype: The dtype of the new tensor; None for that of `param`.
     """
-    tensor = torch.empty_like(param)
+    tensor = torch.empty_like(param, dtype=dtype)
     # Before the first touch, which chooses the pages.
     use_huge_pages(tensor, is_filled=False)
     return tensor.fill_(value)

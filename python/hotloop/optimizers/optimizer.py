@@ -23,7 +23,14 @@ from hotloop.optimizers.fused_step import (
     torch_fused_step,
     total_norm,
 )
-from hotloop.optimizers.plan import NOTHING, Around, Plan, Rule, UnsupportedError
+from hotloop.optimizers.plan import (
+    NOTHING,
+    Around,
+    Plan,
+    Rule,
+    StateLayout,
+    UnsupportedError,
+)
 
 __all__ = ["NativeStep"]
 
@@ -68,6 +75,15 @@ class NativeStep(_Optimizer):
         for group in self.param_groups:
             for name, value in self.own_options.items():
                 group.setdefault(name, self.defaults.get(name, value))
+
+    def param_kernel(self, kernel: str, param: Tensor) -> str:
+        """Return the group's kernel, for every parameter."""
+        return kernel
+
+    def state_layouts(self, param: Tensor, group: dict[str, Any]) -> dict[str, StateLayout]:
+        """Return the state tensors of a parameter, each like the parameter itself."""
+        layout = StateLayout(param.dtype)
+        return dict.fromkeys(self.state_names(group), layout)
 
     def step(self, closure: Closure | None = None) -> Any:
         """Update every parameter by its gradient.

@@ -38,7 +38,7 @@ from hotloop.layout import (
 from hotloop.optimizers.average import WeightAverage
 from hotloop.optimizers.memory import use_huge_pages
 
-__all__ = ["DTYPES", "NOTHING", "Around", "Plan", "Rule", "UnsupportedError"]
+__all__ = ["DTYPES", "NOTHING", "Around", "Plan", "Rule", "StateLayout", "UnsupportedError"]
 
 State = MutableMapping[Tensor, dict[str, Any]]
 Words = npt.NDArray[np.int64]
@@ -49,6 +49,22 @@ DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 
 class UnsupportedError(Exception):
     """The kernels cannot take this step; the message says why."""
+
+
+class StateLayout(NamedTuple):
+    """What memory a state tensor has, other than the step and further scalars.
+
+    Attributes:
+        dtype: Its dtype.
+        span: How many elements of the parameter share one of the state.
+    """
+
+    dtype: torch.dtype
+    span: int = 1
+
+    def numel(self, param: Tensor) -> int:
+        """Return how many elements the state of `param` has."""
+        return -(-param.numel() // self.span)
 
 
 class Rule(Protocol):
@@ -74,6 +90,15 @@ class Rule(Protocol):
 
     def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         """Return the names of the state tensors, in the kernel's order."""
+
+    def param_kernel(self, kernel: str, param: Tensor) -> str:
+        """Return the name of the kernel for one parameter of a group with `kernel`."""
+
+    def state_layouts(self, param: Tensor, group: dict[str, Any]) -> dict[str, StateLayout]:
+        """Return the state tensors of a parameter by name, in the kernel's order.
+
+        All parameters of one kernel and one dtype have the same.
+        """
 
     def create_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """Return the state of a parameter before its first step."""
@@ -121,6 +146,7 @@ class _Row:
     param: Tensor
     group: int
     is_fresh: bool
+    layouts: dict[str, StateLayout]
     states: list[Tensor] = field(default_factory=list)
     scalars: list[Tensor] = field(default_factory=list)
     step: Tensor | None = None
@@ -177,7 +203,8 @@ class Plan:
                 row = _make_row(rule, param, index, group.group, state.get(param), name)
                 # Without a gradient any tensor is watched, lest it get one.
                 dtype = param.dtype if param.dtype in DTYPES else torch.float32
-                launches.setdefault((group.kernel, dtype), []).append(row)
+                kernel = rule.param_kernel(group.kernel, param)
+                launches.setdefault((kernel, dtype), []).append(row)
         rows = list(itertools.chain.from_iterable(launches.values()))
         _refuse_overlaps([row.param for row in rows if row.param.grad is not None])
         # Only now, since a step that ends up on torch must find the state as it was.
@@ -349,6 +376,11 @@ class Plan:
         context[LaunchWord.DTYPE] = self._runtime.dtype_number(dtype)
         context[LaunchWord.HANDLES] = handles.ctypes.data
         context[LaunchWord.HELD] = held.ctypes.data
+        # Tensors without state may have dtypes that libtorch's numbers are not known of.
+        layouts = next((row.layouts for row in rows if row.has_state), {})
+        for s, layout in enumerate(layouts.values()):
+            context[LaunchWord.STATE_DTYPE + s] = self._runtime.dtype_number(layout.dtype)
+            context[LaunchWord.STATE_SPAN + s] = layout.span
         self._kept += [counters, records, held, partials]
         return _Launch(rows, context, table, handles)
 
@@ -382,19 +414,19 @@ def _make_row(
 ) -> _Row:
     if isinstance(param, torch.nn.parameter.UninitializedParameter):
         raise UnsupportedError(f"{name} is not initialized")
+    layouts = rule.state_layouts(param, group)
     if param.grad is None and not state:
-        return _Row(param, index, is_fresh=False)
-    _check_plain(param, name)
+        return _Row(param, index, is_fresh=False, layouts=layouts)
+    _check_param(param, name)
     if param.is_inference():
         raise UnsupportedError(f"{name} is an inference tensor")
     if param.grad is not None:
         _check_plain(param.grad, f"{name}.grad")
-        _check_like(param.grad, param, f"{name}.grad")
-    names = rule.state_names(group)
-    if not state or (rule.step_name is None and all(state.get(key) is None for key in names)):
-        return _Row(param, index, is_fresh=param.grad is not None)
-    row = _Row(param, index, is_fresh=False)
-    _read_state(rule, row, state, names, name)
+        _check_like(param.grad, param.dtype, param.numel(), f"{name}.grad")
+    if not state or (rule.step_name is None and all(state.get(key) is None for key in layouts)):
+        return _Row(param, index, is_fresh=param.grad is not None, layouts=layouts)
+    row = _Row(param, index, is_fresh=False, layouts=layouts)
+    _read_state(rule, row, state, name)
     return row
 
 
@@ -404,15 +436,13 @@ def _create_state(rule: Rule, states: State, row: _Row, group: dict[str, Any]) -
         states.setdefault(row.param, {}).update(created)
         # The parameter is read and written as often as its state.
         use_huge_pages(row.param, is_filled=True)
-    _read_state(rule, row, created, rule.state_names(group), "a new parameter")
+    _read_state(rule, row, created, "a new parameter")
 
 
-def _read_state(
-    rule: Rule, row: _Row, state: dict[str, Any], names: tuple[str, ...], name: str
-) -> None:
-    for key in names:
+def _read_state(rule: Rule, row: _Row, state: dict[str, Any], name: str) -> None:
+    for key, layout in row.layouts.items():
         _check_plain(state.get(key), f"{key} of {name}")
-        _check_like(state[key], row.param, f"{key} of {name}")
+        _check_like(state[key], layout.dtype, layout.numel(row.param), f"{key} of {name}")
     scalars = rule.scalar_names if rule.step_name is None else (rule.step_name, *rule.scalar_names)
     for key in scalars:
         scalar, label = state.get(key), f"{key} of {name}"
@@ -421,7 +451,7 @@ def _read_state(
             raise UnsupportedError(
                 f"{label} is {state[key].dtype} with {state[key].numel()} elements"
             )
-    row.states = [state[key] for key in names]
+    row.states = [state[key] for key in row.layouts]
     row.scalars = [state[key] for key in rule.scalar_names]
     row.step = None if rule.step_name is None else state[rule.step_name]
 
@@ -429,9 +459,9 @@ def _read_state(
 def _can_average(param: Tensor, average: Tensor) -> bool:
     """Tell whether the kernels can keep `average` of `param`."""
     try:
-        for tensor in (param, average):
-            _check_plain(tensor, "")
-        _check_like(average, param, "")
+        _check_param(param, "")
+        _check_plain(average, "")
+        _check_like(average, param.dtype, param.numel(), "")
     except UnsupportedError:
         return False
     return not param.is_inference()
@@ -446,19 +476,21 @@ def _check_plain(tensor: Any, name: str) -> None:
         raise UnsupportedError(f"{name} is on {tensor.device}")
     if tensor.layout != torch.strided:
         raise UnsupportedError(f"{name} has layout {tensor.layout}")
-    if tensor.dtype not in DTYPES:
-        raise UnsupportedError(f"{name} has dtype {tensor.dtype}")
     if not tensor.is_contiguous():
         raise UnsupportedError(f"{name} is not contiguous")
 
 
-def _check_like(tensor: Tensor, param: Tensor, name: str) -> None:
-    if tensor.dtype != param.dtype:
-        raise UnsupportedError(f"{name} has dtype {tensor.dtype}, its parameter {param.dtype}")
-    if tensor.numel() != param.numel():
-        raise UnsupportedError(
-            f"{name} has {tensor.numel()} elements, its parameter {param.numel()}"
-        )
+def _check_param(param: Tensor, name: str) -> None:
+    _check_plain(param, name)
+    if param.dtype not in DTYPES:
+        raise UnsupportedError(f"{name} has dtype {param.dtype}")
+
+
+def _check_like(tensor: Tensor, dtype: torch.dtype, numel: int, name: str) -> None:
+    if tensor.dtype != dtype:
+        raise UnsupportedError(f"{name} has dtype {tensor.dtype}, the kernel needs {dtype}")
+    if tensor.numel() != numel:
+        raise UnsupportedError(f"{name} has {tensor.numel()} elements, the kernel needs {numel}")
 
 
 def _refuse_overlaps(params: list[Tensor]) -> None:

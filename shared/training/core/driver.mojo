@@ -106,12 +106,22 @@ struct _Around[dtype: DType](ImplicitlyCopyable, Movable):
 
 @always_inline
 def _update_lanes[
-    Update: LaneUpdate, dtype: DType, width: Int
+    Update: LaneUpdate,
+    dtype: DType,
+    state_dtype: DType,
+    has_master: Bool,
+    width: Int,
 ](update: Update, row: TensorRow, index: Int, around: _Around[dtype]):
     comptime compute = compute_dtype[dtype]()
     var param_memory = pointer_at[Scalar[dtype]](row.param())
     var grad_memory = pointer_at[Scalar[dtype]](row.grad())
-    var param = load[dtype, width](param_memory, index)
+    var param: SIMD[compute, width]
+    comptime if has_master:
+        param = load[state_dtype, width](
+            pointer_at[Scalar[state_dtype]](row.state(Update.STATES)), index
+        ).cast[compute]()
+    else:
+        param = load[dtype, width](param_memory, index)
     var grad = load[dtype, width](grad_memory, index)
     if around.is_needed:
         if around.grad_scale != 1:
@@ -120,15 +130,15 @@ def _update_lanes[
         grad = grad * around.grad_factor
     var state = Array[SIMD[compute, width], Update.STATES](uninitialized=True)
     comptime for i in range(Update.STATES):
-        state[i] = load[dtype, width](
-            pointer_at[Scalar[dtype]](row.state(i)), index
-        )
+        state[i] = load[state_dtype, width](
+            pointer_at[Scalar[state_dtype]](row.state(i)), index
+        ).cast[compute]()
     update.apply[compute, width](param, grad, state)
     store[dtype, width](param_memory, index, param)
     comptime for i in range(Update.STATES):
-        store[dtype, width](
-            pointer_at[Scalar[dtype]](row.state(i)), index, state[i]
-        )
+        _store_state[state_dtype](row.state(i), index, state[i])
+    comptime if has_master:
+        _store_state[state_dtype](row.state(Update.STATES), index, param)
     if around.is_needed:
         if around.average != 0:
             _average_lanes[dtype, width](row, index, around)
@@ -136,8 +146,22 @@ def _update_lanes[
             store[dtype, width](grad_memory, index, 0)
 
 
+@always_inline
+def _store_state[
+    dtype: DType, width: Int, //, state_dtype: DType
+](address: Int, index: Int, value: SIMD[dtype, width]):
+    store[state_dtype, width](
+        pointer_at[Scalar[state_dtype]](address),
+        index,
+        value.cast[compute_dtype[state_dtype]()](),
+    )
+
+
 def run_blocks[
-    Rule: UpdateRule, dtype: DType
+    Rule: UpdateRule,
+    dtype: DType,
+    state_dtype: DType = dtype,
+    has_master: Bool = False,
 ](begin: Int64, end: Int64, address: Address) abi("C") -> None:
     """Updates the elements of the blocks `[begin, end)`.
 
@@ -147,7 +171,10 @@ def run_blocks[
 
     Parameters:
         Rule: The update rule.
-        dtype: The dtype of the parameters, gradients and states in memory.
+        dtype: The dtype of the parameters and gradients in memory.
+        state_dtype: The dtype of the states in memory.
+        has_master: Whether one more state holds the parameters in `state_dtype`:
+            they are updated there, and the parameter is what they round to.
 
     Args:
         begin: The first block.
@@ -159,7 +186,9 @@ def run_blocks[
     while ranges.advance():
         var row = ranges.row
         if row.grad() != 0:
-            _update_range[Rule, dtype](context, row, ranges.first, ranges.last)
+            _update_range[Rule, dtype, state_dtype, has_master](
+                context, row, ranges.first, ranges.last
+            )
         elif row.average() != 0:
             _average_range[dtype](context, row, ranges.first, ranges.last)
 
@@ -194,15 +223,16 @@ def _average_lanes[
 
 
 def _update_range[
-    Rule: UpdateRule, dtype: DType
+    Rule: UpdateRule, dtype: DType, state_dtype: DType, has_master: Bool
 ](context: Context, row: TensorRow, first: Int, last: Int):
     comptime compute = compute_dtype[dtype]()
     comptime width = simd_width_of[compute]()
     var update = context.record[Rule.Update](row.record())[]
     var around = _Around[dtype](context, row)
     # Blocks are whole vectors, so only the tensor's end leaves a remainder.
-    comptime torch_width = TORCH_VECTOR_BYTES // size_of[Scalar[dtype]]()
+    comptime torch_width = TORCH_VECTOR_BYTES // size_of[Scalar[state_dtype]]()
     comptime remainder_width = torch_width if Rule.Update.HAS_SCALAR_ROUNDING else width
+    comptime states = Rule.Update.STATES + (1 if has_master else 0)
     var vectors_end = (
         first + (last - first) // remainder_width * remainder_width
     )
@@ -214,29 +244,41 @@ def _update_range[
         var ahead = min(i + PREFETCH_AHEAD, last)
         prefetch_at(param, ahead)
         prefetch_at(grad, ahead)
-        comptime for s in range(Rule.Update.STATES):
-            prefetch_at(pointer_at[Scalar[dtype]](row.state(s)), ahead)
+        comptime for s in range(states):
+            prefetch_at(pointer_at[Scalar[state_dtype]](row.state(s)), ahead)
         if around.average != 0:
             prefetch_at(pointer_at[Scalar[dtype]](around.average), ahead)
-        _update_lanes[Rule.Update, dtype, width](update, row, i, around)
+        _update_lanes[Rule.Update, dtype, state_dtype, has_master, width](
+            update, row, i, around
+        )
     comptime if Rule.Update.HAS_SCALAR_ROUNDING and width > torch_width:
         for i in range(wide_end, vectors_end, torch_width):
-            _update_lanes[Rule.Update, dtype, torch_width](
-                update, row, i, around
-            )
+            _update_lanes[
+                Rule.Update, dtype, state_dtype, has_master, torch_width
+            ](update, row, i, around)
     for i in range(vectors_end, last):
-        _update_lanes[Rule.Update, dtype, 1](update, row, i, around)
+        _update_lanes[Rule.Update, dtype, state_dtype, has_master, 1](
+            update, row, i, around
+        )
 
 
 def update[
-    Rule: UpdateRule, dtype: DType, Runner: Executor
+    Runner: Executor,
+    //,
+    Rule: UpdateRule,
+    dtype: DType,
+    state_dtype: DType = dtype,
+    has_master: Bool = False,
 ](context: Context, executor: Runner):
     """Takes one optimizer step over every tensor of the table.
 
     Parameters:
-        Rule: The update rule.
-        dtype: The dtype of the parameters, gradients and states in memory.
         Runner: The type of the executor.
+        Rule: The update rule.
+        dtype: The dtype of the parameters and gradients in memory.
+        state_dtype: The dtype of the states in memory.
+        has_master: Whether the parameters are updated in a state; see
+            `run_blocks`.
 
     Args:
         context: What to update, valid until the call returns.
@@ -246,6 +288,6 @@ def update[
     executor.execute(
         context.word(ContextWord.BLOCKS),
         context.grain(),
-        run_blocks[Rule, dtype],
+        run_blocks[Rule, dtype, state_dtype, has_master],
         context.words.unsafe_bitcast[NoneType](),
     )

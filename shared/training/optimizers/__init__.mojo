@@ -6,5 +6,6 @@ A Mojo program takes a rule and hands it to an `Optimizer`, which owns the state
 
 from .adam import Adam
 from .adamw import AdamW
+from .lion8bit import Lion8bit, Lion8bitUpdate
 from .optimizer import Optimizer, Parameter
 from .sgd import SGD

@@ -1,0 +1,96 @@
+"""Lion (Chen et al., 2023, arXiv:2302.06675), the rule that `Lion8bit` runs."""
+
+from ..core import LaneUpdate, Scalars, UpdateRule, lerp
+
+
+@fieldwise_init
+struct Lion8bitUpdate(LaneUpdate):
+    """One step of Lion.
+
+    With gradient g, parameter p and momentum m:
+    `p = (1 - lr weight_decay) p - lr sign(beta1 m + (1 - beta1) g)` and
+    `m = beta2 m + (1 - beta2) g`. The sign of NaN is NaN.
+    """
+
+    comptime STATES = 1
+    """The momentum."""
+
+    var maximize: Float64
+    """1 to maximize, else 0."""
+    var decay: Float64
+    """`1 - lr * weight_decay`."""
+    var sign_weight: Float64
+    """`1 - beta1`."""
+    var momentum_weight: Float64
+    """`1 - beta2`."""
+    var negative_lr: Float64
+    """`-lr`."""
+
+    @always_inline
+    def apply[
+        dtype: DType, width: Int
+    ](
+        self,
+        mut param: SIMD[dtype, width],
+        grad: SIMD[dtype, width],
+        mut state: Array[SIMD[dtype, width], Self.STATES],
+    ):
+        """Updates `width` elements in registers.
+
+        Parameters:
+            dtype: The compute dtype, float32 or float64.
+            width: How many lanes.
+
+        Args:
+            param: The parameters, replaced by their new values.
+            grad: The gradients.
+            state: The momentum.
+        """
+        comptime Lanes = SIMD[dtype, width]
+        var g = grad
+        if self.maximize != 0:
+            g = -g
+        var mean = lerp(state[0], g, self.sign_weight.cast[dtype]())
+        var sign = mean.gt(0).select(
+            Lanes(1), mean.lt(0).select(Lanes(-1), mean)
+        )
+        var decayed = param * Lanes(self.decay.cast[dtype]())
+        param = sign.fma(Lanes(self.negative_lr.cast[dtype]()), decayed)
+        state[0] = lerp(state[0], g, self.momentum_weight.cast[dtype]())
+
+
+@fieldwise_init
+struct Lion8bit(UpdateRule):
+    """Hyperparameters of Lion."""
+
+    comptime Update = Lion8bitUpdate
+    """The constants of one step."""
+
+    var lr: Float64
+    """The learning rate, at least 0."""
+    var beta1: Float64
+    """The weight of the momentum in the sign, in [0, 1)."""
+    var beta2: Float64
+    """The decay of the momentum, in [0, 1)."""
+    var weight_decay: Float64
+    """The weight decay, at least 0."""
+    var maximize: Float64
+    """1 to maximize the objective, 0 to minimize it."""
+
+    def at_step(self, step: Float64, mut scalars: Scalars) -> Self.Update:
+        """Derives the constants of one step.
+
+        Args:
+            step: The number of the step, counted from 1.
+            scalars: None.
+
+        Returns:
+            The constants.
+        """
+        return Self.Update(
+            maximize=self.maximize,
+            decay=1 - self.lr * self.weight_decay,
+            sign_weight=1 - self.beta1,
+            momentum_weight=1 - self.beta2,
+            negative_lr=-self.lr,
+        )
