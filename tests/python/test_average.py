@@ -174,9 +174,14 @@ def test_swap_restores_after_an_exception() -> None:
     with torch.no_grad():
         model.frozen.weight.add_(1)
     before = {name: tensor.clone() for name, tensor in tensors(model).items()}
-    with pytest.raises(ZeroDivisionError), average.swap():
-        assert not torch.equal(model.frozen.weight, before["frozen.weight"])
-        _ = 1 / 0
+
+    def validate() -> None:
+        with average.swap():
+            assert not torch.equal(model.frozen.weight, before["frozen.weight"])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        validate()
     assert_same(tensors(model), before)
 
 
