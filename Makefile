@@ -6,14 +6,21 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip install --disable-pip-version-check --quiet --quiet
 INSTALLED := $(VENV)/.installed
+CLIENTS := $(VENV)/.clients
 
-.PHONY: train test check bench build clean
+.PHONY: train test test-soak test-clients check bench build clean
 
 train: build
 	$(PYTHON) examples/python/digits.py
 
 test: build
 	$(PYTHON) tools/suite.py
+
+test-soak: build
+	$(PYTHON) tools/suite.py -m soak
+
+test-clients: $(CLIENTS) build
+	$(PYTHON) tools/suite.py tests/clients
 
 check: build
 	$(PYTHON) tools/check.py
@@ -31,6 +38,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PIP) --constraint constraints.txt torch numpy
 	$(PIP) --constraint constraints.txt hatchling editables mojo-compiler
 	$(PIP) --constraint constraints.txt --no-build-isolation --editable '.[dev,examples]'
+	touch $@
+
+# The programs that tests/clients run; the other tasks do without.
+$(CLIENTS): $(INSTALLED)
+	$(PIP) --constraint constraints.txt --no-build-isolation --editable '.[clients]'
 	touch $@
 
 clean:

@@ -29,8 +29,8 @@ class WeightAverage:
         model: The model to average. It is not copied: only its parameters and buffers are.
         decay: d above, in [0, 1); None for the mean.
         warmup: Whether d grows from 0.1, so that the first weights are soon forgotten.
-        average_buffers: Whether floating-point buffers, such as running statistics, are
-            averaged as parameters are. Otherwise they are copied, as integer ones always.
+        average_buffers: Whether buffers, such as running statistics, are averaged as
+            parameters are. Otherwise they are copied, as integers always are.
 
     Attributes:
         updates: Number of updates so far.
@@ -57,22 +57,20 @@ class WeightAverage:
         self.updates = 0
         self._model = model
         # Tied tensors have several names; torch lists them once, under the first.
-        parameters = dict(model.named_parameters())
-        buffers = dict(model.named_buffers())
-        self._sources: dict[str, Tensor] = parameters | {
-            name: buffer
-            for name, buffer in buffers.items()
-            if average_buffers and buffer.is_floating_point()
-        }
-        self._copied = [name for name in buffers if name not in self._sources]
+        self._parameters = dict(model.named_parameters())
+        self._buffer_names = [name for name, _ in model.named_buffers()]
         self._averages = {
             name: tensor.detach().clone(memory_format=torch.preserve_format)
-            for name, tensor in (parameters | buffers).items()
+            for name, tensor in self._tensors().items()
         }
-        #: The average of each parameter, and of each averaged buffer.
-        self.averages: Mapping[Tensor, Tensor] = {
-            source: self._averages[name] for name, source in self._sources.items()
-        }
+        #: The average of each parameter that has one; integers are copied.
+        self.averages: dict[Tensor, Tensor] = {}
+        self._copied: list[tuple[Tensor, Tensor]] = []
+        for name, param in self._parameters.items():
+            if _has_mean(param):
+                self.averages[param] = self._averages[name]
+            else:
+                self._copied.append((self._averages[name], param))
 
     @property
     def next_weight(self) -> float:
@@ -91,18 +89,28 @@ class WeightAverage:
         Args:
             done: Parameters whose average has been moved by `next_weight` already.
         """
-        pairs = [(a, source) for source, a in self.averages.items() if source not in done]
+        moved = [(a, param) for param, a in self.averages.items() if param not in done]
+        copied = list(self._copied)
+        for name, buffer in self._buffers().items():
+            is_moved = self.average_buffers and _has_mean(buffer)
+            (moved if is_moved else copied).append((self._averages[name], buffer))
         weight = self.next_weight
         if weight == 1:
-            for average, source in pairs:
-                average.copy_(source)
-        elif pairs:
-            averages, sources = map(list, zip(*pairs))
+            copied += moved
+        elif moved:
+            averages, sources = map(list, zip(*moved))
             torch._foreach_lerp_(averages, sources, weight)
-        buffers = dict(self._model.named_buffers()) if self._copied else {}
-        for name in self._copied:
-            self._averages[name].copy_(buffers[name])
+        for average, source in copied:
+            average.copy_(source)
         self.updates += 1
+
+    def _buffers(self) -> dict[str, Tensor]:
+        # By name, since modules may replace their buffers.
+        buffers = dict(self._model.named_buffers()) if self._buffer_names else {}
+        return {name: buffers[name] for name in self._buffer_names}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return self._parameters | self._buffers()
 
     @contextmanager
     def swap(self) -> Iterator[None]:
@@ -111,13 +119,12 @@ class WeightAverage:
         Values are exchanged, not tensors, so optimizers and views stay valid. The weights
         come back bit for bit; what the block writes to the model is lost.
         """
-        tensors = dict(self._model.named_buffers()) | self._sources
-        kept = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        kept = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
         try:
-            _copy_all(self._averages, tensors)
+            _copy_all(self._averages, self._tensors())
             yield
         finally:
-            _copy_all(kept, tensors)
+            _copy_all(kept, self._tensors())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of updates and the averages by name, not copied."""
@@ -127,9 +134,12 @@ class WeightAverage:
         """Take over what `state_dict` returned.
 
         Raises:
-            ValueError: If names or shapes are not those of the model.
+            ValueError: If names or shapes are not those of the model, or the count of
+                updates is none. Nothing is changed then.
         """
-        loaded = state["averages"]
+        loaded, updates = state["averages"], state["updates"]
+        if not isinstance(updates, int) or updates < 0:
+            raise ValueError(f"updates must be an integer of at least 0, got {updates!r}")
         wrong = sorted(self._averages.keys() ^ loaded.keys())
         wrong += [
             name
@@ -142,7 +152,11 @@ class WeightAverage:
                 "another shape"
             )
         _copy_all(loaded, self._averages)
-        self.updates = int(state["updates"])
+        self.updates = updates
+
+
+def _has_mean(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 @torch.no_grad()
