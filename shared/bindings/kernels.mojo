@@ -7,7 +7,20 @@ from shared.training.core import (
     update,
     update_quantized,
 )
-from shared.training.optimizers import SGD, Adam, AdamW, Lion8bit
+from shared.training.optimizers import (
+    ASGD,
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Lion8bit,
+    NAdam,
+    RAdam,
+    RMSprop,
+    Rprop,
+)
 
 comptime DTYPES = 3
 """How many dtypes each kernel comes in: float32, float64, bfloat16."""
@@ -48,7 +61,29 @@ struct Kernel:
     """Adam on float32 copies of bfloat16 parameters."""
     comptime ADAMW_MASTER = 15
     """AdamW on float32 copies of bfloat16 parameters."""
-    comptime END = 16
+    comptime RMSPROP = 16
+    """RMSprop."""
+    comptime RMSPROP_MOMENTUM = 17
+    """RMSprop with momentum."""
+    comptime RMSPROP_CENTERED = 18
+    """Centered RMSprop."""
+    comptime RMSPROP_CENTERED_MOMENTUM = 19
+    """Centered RMSprop with momentum."""
+    comptime ADAGRAD = 20
+    """Adagrad."""
+    comptime ADADELTA = 21
+    """Adadelta."""
+    comptime ADAMAX = 22
+    """Adamax."""
+    comptime NADAM = 23
+    """NAdam."""
+    comptime RADAM = 24
+    """RAdam."""
+    comptime RPROP = 25
+    """Rprop."""
+    comptime ASGD = 26
+    """ASGD."""
+    comptime END = 27
     """Number of kernels."""
 
 
@@ -78,6 +113,23 @@ def run_kernel[
     _run[AdamW[amsgrad=True], Kernel.ADAMW_AMSGRAD](number, context, executor)
     _run[Adam[fast=True], Kernel.ADAM_FAST](number, context, executor)
     _run[AdamW[fast=True], Kernel.ADAMW_FAST](number, context, executor)
+    _run[RMSprop[], Kernel.RMSPROP](number, context, executor)
+    _run[RMSprop[momentum=True], Kernel.RMSPROP_MOMENTUM](
+        number, context, executor
+    )
+    _run[RMSprop[centered=True], Kernel.RMSPROP_CENTERED](
+        number, context, executor
+    )
+    _run[
+        RMSprop[centered=True, momentum=True], Kernel.RMSPROP_CENTERED_MOMENTUM
+    ](number, context, executor)
+    _run[Adagrad, Kernel.ADAGRAD](number, context, executor)
+    _run[Adadelta, Kernel.ADADELTA](number, context, executor)
+    _run[Adamax, Kernel.ADAMAX](number, context, executor)
+    _run[NAdam, Kernel.NADAM](number, context, executor)
+    _run[RAdam, Kernel.RADAM](number, context, executor)
+    _run[Rprop, Kernel.RPROP](number, context, executor)
+    _run[ASGD, Kernel.ASGD](number, context, executor)
     _run_quantized[AdamW[], Kernel.ADAMW_8BIT](number, context, executor)
     _run_quantized[Lion8bit, Kernel.LION_8BIT](number, context, executor)
     if number == Kernel.LION_8BIT_SMALL * DTYPES:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from hotloop import optimizers
 from hotloop.optimizers import SGD, Adam, AdamW
 from tests.conftest import needs_native
 
@@ -156,6 +158,89 @@ def test_sgd_has_the_bits_of_torch(options: dict[str, Any], dtype: torch.dtype) 
     ours, theirs = SGD(mine, **options), torch.optim.SGD(other, **options)
     run(ours, theirs, mine, other)
     assert_same_bits(ours, theirs, mine, other)
+
+
+TORCH_CASES: list[tuple[str, dict[str, Any]]] = [
+    ("RMSprop", {}),
+    ("RMSprop", {"momentum": 0.9, "maximize": True}),
+    ("RMSprop", {"centered": True, "alpha": 0.5}),
+    ("RMSprop", {"centered": True, "momentum": 0.5, "weight_decay": 0.1}),
+    ("Adagrad", {}),
+    ("Adagrad", {"lr_decay": 0.1, "weight_decay": 0.1}),
+    ("Adagrad", {"initial_accumulator_value": 0.5, "maximize": True}),
+    ("Adadelta", {}),
+    ("Adadelta", {"weight_decay": 0.1, "rho": 0.5, "maximize": True}),
+    ("Adamax", {}),
+    ("Adamax", {"weight_decay": 0.1, "betas": (0.3, 0.5), "maximize": True}),
+    ("NAdam", {}),
+    ("NAdam", {"weight_decay": 0.1, "momentum_decay": 0.1}),
+    ("NAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True, "betas": (0.3, 0.5)}),
+    ("NAdam", {"maximize": True}),
+    ("RAdam", {}),
+    ("RAdam", {"weight_decay": 0.1}),
+    ("RAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True, "betas": (0.3, 0.5)}),
+    ("RAdam", {"maximize": True}),
+    ("Rprop", {}),
+    ("Rprop", {"etas": (0.3, 1.5), "step_sizes": (1e-3, 0.1), "maximize": True}),
+    ("ASGD", {}),
+    ("ASGD", {"t0": 5, "lambd": 0.01, "weight_decay": 0.1}),
+    ("ASGD", {"alpha": 0.3, "maximize": True}),
+]
+each_torch_case = pytest.mark.parametrize(
+    ("name", "options"), TORCH_CASES, ids=[f"{n} {o}" for n, o in TORCH_CASES]
+)
+
+
+@pytest.fixture
+def rounded_roots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torch round square roots correctly, which MKL's do not always."""
+
+    def sqrt_(tensor: Tensor) -> Tensor:
+        return tensor.copy_(torch.from_numpy(np.sqrt(tensor.numpy(force=True))))
+
+    monkeypatch.setattr(Tensor, "sqrt_", sqrt_)
+    monkeypatch.setattr(Tensor, "sqrt", lambda tensor: sqrt_(tensor.clone()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@each_torch_case
+@pytest.mark.usefixtures("rounded_roots")
+def test_rule_has_the_bits_of_torch(name: str, options: dict[str, Any], dtype: torch.dtype) -> None:
+    mine, other = make(LENGTHS, dtype)
+    ours = getattr(optimizers, name)(mine, **options)
+    theirs = getattr(torch.optim, name)(other, foreach=False, **options)
+    run(ours, theirs, mine, other)
+    assert_same_bits(ours, theirs, mine, other)
+
+
+@needs_native
+@each_torch_case
+def test_bfloat16_rule_rounds_once(name: str, options: dict[str, Any]) -> None:
+    (mine,), (other,) = make([5003], torch.bfloat16)
+    ours = getattr(optimizers, name)([mine], **options)
+    theirs = getattr(torch.optim, name)([other], foreach=False, **options)
+    ours_off = torch_off = 0.0
+    for _ in range(20):
+        other.grad = torch.randn(5003).bfloat16()
+        exact = other.detach().double().requires_grad_()
+        exact.grad = other.grad.double()
+        reference = getattr(torch.optim, name)([exact], foreach=False, **options)
+        # All three take this step from torch's state.
+        if other in theirs.state:
+            for key, value in theirs.state[other].items():
+                wide = value.double() if value.numel() > 1 else value.clone()
+                reference.state[exact][key] = wide
+                if mine in ours.state:
+                    ours.state[mine][key].copy_(value)
+        with torch.no_grad():
+            mine.copy_(other)
+        mine.grad = other.grad.clone()
+        ours.step(), theirs.step(), reference.step()
+        with torch.no_grad():
+            ours_off += float((mine.double() - exact).abs().mean())
+            torch_off += float((other.double() - exact).abs().mean())
+    assert ours.fallback_reason is None
+    assert ours_off <= torch_off * 1.001
 
 
 # Half the distance between neighbours is at most 2^-8 of the value; the float32 arithmetic

@@ -1,22 +1,38 @@
 """Drop-in `torch.optim` optimizers whose step is a Mojo kernel on CPU tensors."""
 
+from hotloop.optimizers.adadelta import Adadelta
+from hotloop.optimizers.adagrad import Adagrad
 from hotloop.optimizers.adam import Adam
+from hotloop.optimizers.adamax import Adamax
 from hotloop.optimizers.adamw import AdamW
 from hotloop.optimizers.adamw8bit import AdamW8bit
+from hotloop.optimizers.asgd import ASGD
 from hotloop.optimizers.average import WeightAverage
 from hotloop.optimizers.fused_step import FusedStep, torch_fused_step
 from hotloop.optimizers.lion8bit import Lion8bit
+from hotloop.optimizers.nadam import NAdam
 from hotloop.optimizers.optimizer import NativeStep
+from hotloop.optimizers.radam import RAdam
+from hotloop.optimizers.rmsprop import RMSprop
+from hotloop.optimizers.rprop import Rprop
 from hotloop.optimizers.sgd import SGD
 
 __all__ = [
+    "ASGD",
     "SGD",
+    "Adadelta",
+    "Adagrad",
     "Adam",
     "AdamW",
     "AdamW8bit",
+    "Adamax",
     "FusedStep",
     "Lion8bit",
+    "NAdam",
     "NativeStep",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
     "WeightAverage",
     "torch_fused_step",
 ]

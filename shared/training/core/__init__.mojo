@@ -14,6 +14,7 @@ from .lanes import (
 from .memory import Address, Words, pointer_at, words_at
 from .norm import clip_factor, sum_squares, zero_grads
 from .quantized import run_quantized_blocks, update_quantized
+from .operators import addcdiv, addcmul, effective_gradient, maximum, sign
 from .rule import LaneUpdate, Scalars, UpdateRule
 from .table import Context, TensorRow
 from .tree_code import TreeCode

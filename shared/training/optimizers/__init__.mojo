@@ -4,8 +4,16 @@ A Mojo program takes a rule and hands it to an `Optimizer`, which owns the state
 `Optimizer(AdamW(lr=0.1))`.
 """
 
+from .adadelta import Adadelta
+from .adagrad import Adagrad
 from .adam import Adam
+from .adamax import Adamax
 from .adamw import AdamW
+from .asgd import ASGD
 from .lion8bit import Lion8bit, Lion8bitUpdate
+from .nadam import NAdam
 from .optimizer import Optimizer, Parameter
+from .radam import RAdam
+from .rmsprop import RMSprop
+from .rprop import Rprop
 from .sgd import SGD

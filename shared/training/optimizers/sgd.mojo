@@ -3,7 +3,7 @@
 Nesterov's variant is that of Sutskever et al., 2013, as torch words it.
 """
 
-from ..core import LaneUpdate, Scalars, UpdateRule
+from ..core import LaneUpdate, Scalars, UpdateRule, effective_gradient
 
 
 @fieldwise_init
@@ -54,11 +54,9 @@ struct SGDUpdate[momentum: Bool, nesterov: Bool](LaneUpdate):
             state: The momentum buffer, if there is one.
         """
         comptime Lanes = SIMD[dtype, width]
-        var g = grad
-        if self.maximize != 0:
-            g = -g
-        if self.weight_decay != 0:
-            g = param.fma(Lanes(self.weight_decay.cast[dtype]()), g)
+        var g = effective_gradient(
+            param, grad, self.maximize, self.weight_decay
+        )
         comptime if Self.momentum:
             var decay = Lanes(self.momentum_decay.cast[dtype]())
             var b = g.fma(
