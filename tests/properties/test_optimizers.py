@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hotloop import optimizers
 from hotloop.optimizers import SGD, Adam, AdamW
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -84,6 +85,27 @@ def test_sgd_is_torch(
 ) -> None:
     ours = train(lambda p: SGD(p, **options), problem, dtype, threads)
     assert_same(ours, train(lambda p: torch.optim.SGD(p, **options), problem, dtype, 1))
+
+
+TORCH_RULES = ["RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "Rprop", "ASGD"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", TORCH_RULES)
+@pytest.mark.usefixtures("rounded_roots")
+@given(
+    problem=problems(),
+    lr=st.floats(0, 1),
+    maximize=st.booleans(),
+    threads=st.sampled_from([1, 2]),
+)
+def test_rule_is_torch(
+    name: str, dtype: torch.dtype, problem: Any, lr: float, maximize: bool, threads: int
+) -> None:
+    options = {"lr": lr, "maximize": maximize}
+    ours = train(lambda p: getattr(optimizers, name)(p, **options), problem, dtype, threads)
+    reference = getattr(torch.optim, name)
+    assert_same(ours, train(lambda p: reference(p, foreach=False, **options), problem, dtype, 1))
 
 
 @pytest.mark.parametrize("ours", [SGD, Adam, AdamW])

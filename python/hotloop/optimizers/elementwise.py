@@ -54,6 +54,20 @@ class ElementwiseStep(NativeStep):
         """Return the names of the state tensors."""
         return self.tensor_names
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned, here or in torch.
+
+        One-element state keeps its dtype, where torch casts it to the parameter's and so
+        rounds what belongs to bfloat16 parameters.
+        """
+        super().load_state_dict(state_dict)
+        for saved, group in zip(state_dict["param_groups"], self.param_groups):
+            for key, param in zip(saved["params"], group["params"]):
+                for name in self.scalar_names:
+                    value = state_dict["state"].get(key, {}).get(name)
+                    if isinstance(value, Tensor):
+                        self.state[param][name] = value.to(param.device, copy=True)
+
     def create_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """Return a step count of 0 and state tensors of zeros."""
         tensors = {name: full_like(param, 0.0) for name in self.state_names(group)}
