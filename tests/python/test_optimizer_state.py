@@ -254,3 +254,17 @@ def test_bytes_count_shared_tensors_once() -> None:
     shared = torch.ones(10)
     optimizer.state[param] = {"a": shared, "b": [shared, {"c": torch.ones(1)}], "n": 3}
     assert state_bytes(optimizer) == 44
+
+
+def test_numbers_of_one_element_parameters_keep_their_dtype() -> None:
+    param = torch.ones((), requires_grad=True)
+    param.grad = torch.ones(())
+    optimizer = torch.optim.AdamW([param], fused=True)
+    optimizer.step()
+    move_state(optimizer, dtype=torch.float64)
+    dtypes = {key: value.dtype for key, value in optimizer.state[param].items()}
+    assert dtypes == {
+        "step": torch.float32,
+        "exp_avg": torch.float64,
+        "exp_avg_sq": torch.float64,
+    }
