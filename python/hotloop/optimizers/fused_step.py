@@ -84,7 +84,10 @@ def torch_fused_step(
 
 
 def _norm(grad: Tensor) -> Tensor:
-    values = grad.coalesce().values() if grad.is_sparse else grad
+    # A gradient has a graph after backward(create_graph=True).
+    values = grad.detach()
+    if values.is_sparse:
+        values = values.coalesce().values()
     if values.is_complex():
         values = torch.view_as_real(values)
     # Metal has no float64.
