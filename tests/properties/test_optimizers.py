@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotloop import optimizers
-from hotloop.optimizers import SGD, Adam, AdamW
+from hotloop.optimizers import SGD, Adam, AdamW, torch_fused_step
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 BOUNDARY = st.sampled_from(
@@ -139,3 +140,51 @@ def test_nothing_beyond_the_tensor_is_touched(
     assert (memory[:offset] == 7).all()
     assert (memory[offset + length :] == 7).all()
     assert (memory[offset : offset + length] != 7).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@given(
+    problem=problems(),
+    max_norm=st.sampled_from([None, 0.0, 1e-30, 1e-3, 1.0, 50.0, 1e30, math.inf]),
+    grad_factor=st.sampled_from([1.0, 0.5, 2.0**-16]),
+    threads=st.sampled_from([1, 2]),
+)
+def test_fused_step_is_its_sequence(
+    dtype: torch.dtype, problem: Any, max_norm: float | None, grad_factor: float, threads: int
+) -> None:
+    torch.set_num_threads(threads)
+    start, grads = problem
+    options = {"lr": 0.1, "momentum": 0.9}
+    lists = [
+        [torch.tensor(p, dtype=torch.float64).to(dtype).requires_grad_() for p in start]
+        for _ in range(2)
+    ]
+    ours, theirs = SGD(lists[0], **options), torch.optim.SGD(lists[1], **options)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1 / grad_factor) if grad_factor < 1 else None
+    is_clipped = False
+    for step in grads:
+        for params in lists:
+            for param, grad in zip(params, step):
+                param.grad = torch.tensor(grad, dtype=torch.float64).to(dtype)
+        if scaler is not None:
+            scaler.scale(torch.zeros(()))
+        report = ours.fused_step(max_norm=max_norm, scaler=scaler)
+        if scaler is not None:
+            scaler.update(1 / grad_factor)
+        expected = torch_fused_step(
+            theirs,
+            theirs.step,
+            max_norm=math.inf if scaler is not None and max_norm is None else max_norm,
+            grad_factor=grad_factor,
+            zero_grad=False,
+        )
+        assert report.is_applied == expected.is_applied
+        if expected.grad_norm is not None and expected.is_applied:
+            assert report.grad_norm == pytest.approx(expected.grad_norm, rel=1e-12, abs=1e-300)
+            is_clipped |= expected.grad_norm > (math.inf if max_norm is None else max_norm)
+        # The factor depends on the last bit of the norm, and so on the order of its sum.
+        scale = max((abs(g) for row in step for g in row if math.isfinite(g)), default=0.0)
+        atol = 1e-5 * min(scale, 1e31) if is_clipped else 0.0
+        for a, b in zip(*lists):
+            rtol = 1e-5 if is_clipped else 0.0
+            torch.testing.assert_close(a, b, rtol=rtol, atol=atol, equal_nan=True)

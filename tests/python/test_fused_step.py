@@ -604,6 +604,27 @@ def test_sparse_and_complex_gradients_are_measured() -> None:
     torch.testing.assert_close(wave[0], torch.tensor(-6j))
 
 
+# torch warns of the cycle between a parameter and its gradient's graph.
+@pytest.mark.filterwarnings("ignore:Using backward:UserWarning")
+@each_rule
+def test_gradients_with_a_graph(rule: str, on_torch: Callable[[], None]) -> None:
+    ours, _, options = OURS[rule]
+    results = []
+    for is_native in (True, False):
+        if not is_native:
+            on_torch()
+        param = torch.linspace(-1, 1, 9, requires_grad=True)
+        optimizer = ours([param], **options)
+        for _ in range(3):
+            param.grad = None
+            param.pow(3).sum().backward(create_graph=True)
+            assert param.grad.requires_grad
+            report = optimizer.fused_step(max_norm=0.5)
+        results.append(([param.detach()], report))
+    assert_bits(results[0][0], results[1][0], **CLIPPED[torch.float32])
+    assert results[0][1].grad_norm == pytest.approx(results[1][1].grad_norm, rel=1e-5)
+
+
 def test_an_update_that_fails_leaves_the_gradients() -> None:
     (param,) = make_params(3)
     param.grad = torch.full((3,), 4.0)

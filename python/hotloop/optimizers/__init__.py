@@ -8,10 +8,18 @@ from hotloop.optimizers.adamw import AdamW
 from hotloop.optimizers.adamw8bit import AdamW8bit
 from hotloop.optimizers.asgd import ASGD
 from hotloop.optimizers.average import WeightAverage
+from hotloop.optimizers.create import create_optimizer
+from hotloop.optimizers.decay import decay_groups
 from hotloop.optimizers.fused_step import FusedStep, torch_fused_step
 from hotloop.optimizers.lion8bit import Lion8bit
 from hotloop.optimizers.nadam import NAdam
 from hotloop.optimizers.optimizer import NativeStep
+from hotloop.optimizers.optimizer_state import (
+    move_state,
+    remap_state,
+    reset_state,
+    state_bytes,
+)
 from hotloop.optimizers.radam import RAdam
 from hotloop.optimizers.rmsprop import RMSprop
 from hotloop.optimizers.rprop import Rprop
@@ -34,5 +42,11 @@ __all__ = [
     "RMSprop",
     "Rprop",
     "WeightAverage",
+    "create_optimizer",
+    "decay_groups",
+    "move_state",
+    "remap_state",
+    "reset_state",
+    "state_bytes",
     "torch_fused_step",
 ]

@@ -93,7 +93,10 @@ def _with_grads(optimizer: Optimizer) -> list[tuple[Tensor, Tensor]]:
 
 
 def _norm(grad: Tensor) -> float:
-    values = grad.coalesce().values() if grad.is_sparse else grad
+    # A gradient has a graph after backward(create_graph=True).
+    values = grad.detach()
+    if values.is_sparse:
+        values = values.coalesce().values()
     if values.is_complex():
         values = torch.view_as_real(values)
     # Metal has no float64.
