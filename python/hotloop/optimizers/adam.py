@@ -10,17 +10,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hotloop.layout import KERNELS
 from hotloop.optimizers.memory import full_like
-from hotloop.optimizers.optimizer import NativeStep
-from hotloop.optimizers.plan import DTYPES, UnsupportedError
+from hotloop.optimizers.optimizer import Closure, NativeStep
+from hotloop.optimizers.plan import DTYPES, StateLayout, UnsupportedError
+from hotloop.optimizers.state_dict import LayoutStateDict
 
 __all__ = ["Adam"]
 
+#: The dtypes that `state_dtype` and `master_weights` are about.
+NARROW = (torch.bfloat16, torch.float16)
 
-class AdamKernels(NativeStep):
-    """What `Adam` and `AdamW` tell a plan."""
+_MASTER = "_MASTER"
+_WIDE_STATE = "_WIDE_STATE"
 
-    options = (
+
+class AdamKernels(NativeStep, LayoutStateDict):
+    """What `Adam` and `AdamW` tell a plan, and their options for 16-bit parameters.
+
+    Args:
+        params: The parameters, or param groups.
+        *args: As in torch.
+        state_dtype: torch.float32 to keep the moments of bfloat16 and float16 parameters in
+            float32; None for the parameter's dtype, as in torch. A group may have its own.
+        master_weights: Whether to keep such parameters in float32, too: `state["master"]`
+            is updated, and the parameter is what it rounds to. Values that are written to
+            the parameter between steps are lost. A group may have its own.
+        **kwargs: As in torch.
+
+    Raises:
+        ValueError: If `state_dtype` is another dtype, or torch says so.
+    """
+
+    options: tuple[str, ...] = (
         "lr",
         "betas",
         "eps",
@@ -33,12 +55,57 @@ class AdamKernels(NativeStep):
     step_name = "step"
     kernel_name = "ADAM"
 
+    def __init__(
+        self,
+        params: Any,
+        *args: Any,
+        state_dtype: torch.dtype | None = None,
+        master_weights: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if state_dtype not in (None, torch.float32):
+            raise ValueError(f"state_dtype must be torch.float32 or None, got {state_dtype!r}")
+        super().__init__(params, *args, **kwargs)
+        # Groups without them are torch's own.
+        if state_dtype is not None or master_weights:
+            self.defaults.update(state_dtype=state_dtype, master_weights=master_weights)
+            self._complete_groups()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, as in torch."""
+        super().add_param_group(param_group)
+        self._complete_groups()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._complete_groups()
+
+    def _complete_groups(self) -> None:
+        # If one of all groups has one of the options, each has both.
+        off = {"state_dtype": None, "master_weights": False}
+        if any(name in group for name in off for group in (self.defaults, *self.param_groups)):
+            self.options = (*type(self).options, *off)
+            for group in self.param_groups:
+                for name, value in off.items():
+                    group.setdefault(name, self.defaults.get(name, value))
+
     def kernel(self, group: dict[str, Any]) -> str:
         """Return the name of the group's kernel."""
         for option in ("capturable", "differentiable"):
             if group[option]:
                 raise UnsupportedError(f"{option}=True")
-        return f"{self.kernel_name}_AMSGRAD" if group["amsgrad"] else self.kernel_name
+        kernel = f"{self.kernel_name}_AMSGRAD" if group["amsgrad"] else self.kernel_name
+        if group.get("master_weights"):
+            return kernel + _MASTER
+        return kernel if group.get("state_dtype") is None else kernel + _WIDE_STATE
+
+    def param_kernel(self, kernel: str, param: Tensor) -> str:
+        """Return the name of the kernel for one parameter."""
+        if param.dtype not in NARROW:
+            return kernel.removesuffix(_MASTER).removesuffix(_WIDE_STATE)
+        if kernel not in KERNELS:
+            raise UnsupportedError("amsgrad with state_dtype or master_weights")
+        return kernel
 
     def hyperparameters(self, group: dict[str, Any]) -> tuple[float, ...]:
         """Return the fields of Mojo's `Adam`: lr, betas, eps, weight decay, maximize."""
@@ -51,10 +118,69 @@ class AdamKernels(NativeStep):
         names = ("exp_avg", "exp_avg_sq")
         return (*names, "max_exp_avg_sq") if group["amsgrad"] else names
 
+    def state_layouts(self, param: Tensor, group: dict[str, Any]) -> dict[str, StateLayout]:
+        """Return the moments, and the master weights if they are kept."""
+        names = self.state_names(group)
+        if not _is_wide(param, group):
+            return dict.fromkeys(names, StateLayout(param.dtype))
+        if group["master_weights"]:
+            names += ("master",)
+        return dict.fromkeys(names, StateLayout(torch.float32))
+
     def create_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """Return torch's state for `fused=True`: a float32 step count and zero moments."""
-        moments = {name: full_like(param, 0.0) for name in self.state_names(group)}
-        return {"step": torch.zeros((), dtype=torch.float32), **moments}
+        state = {"step": torch.zeros((), dtype=torch.float32)}
+        for name, layout in self.state_layouts(param, group).items():
+            state[name] = full_like(param.detach(), 0.0, layout.dtype)
+        if "master" in state:
+            state["master"].copy_(param.detach())
+        return state
+
+    def _read_state(
+        self, param: Tensor, group: dict[str, Any], state: dict[str, Any]
+    ) -> dict[str, Tensor]:
+        if not _is_wide(param, group):
+            return {}  # What torch loads is right.
+        if group["master_weights"]:
+            state = {"master": param.detach().float(), **state}
+        return super()._read_state(param, group, state)
+
+    def _torch_step(self, closure: Closure | None = None) -> Any:
+        pairs = [(p, group) for group in self.param_groups for p in group["params"]]
+        if not any(_is_wide(param, group) for param, group in pairs):
+            return super()._torch_step(closure)
+        # torch has no step for state of another dtype, so it gets float32 parameters.
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        state = self.__dict__["state"]
+        lists = [group["params"] for group in self.param_groups]
+        wide: dict[Tensor, Tensor] = {}
+        for group, params in zip(self.param_groups, lists):
+            for param in params:
+                if param.grad is None or not _is_wide(param, group):
+                    continue
+                if not state[param]:
+                    state[param].update(self.create_state(param, group))
+                copy = state[param].get("master", param).detach().to(torch.float32)
+                copy.grad = param.grad.to(torch.float32)
+                state[copy] = state[param]
+                wide[param] = copy
+            if wide:
+                group["params"] = [wide.get(param, param) for param in params]
+        try:
+            super()._torch_step()
+        finally:
+            for group, params in zip(self.param_groups, lists):
+                group["params"] = params
+            for copy in wide.values():
+                copy.grad = None
+                del state[copy]
+        with torch.no_grad():
+            for param, copy in wide.items():
+                param.copy_(copy)
+        return loss
 
     @contextmanager
     def _exact_fallback(self) -> Iterator[None]:
@@ -71,6 +197,12 @@ class AdamKernels(NativeStep):
         # torch's fused kernels do not tell autograd that they wrote to the parameters.
         params = itertools.chain.from_iterable(group["params"] for group in groups)
         torch.autograd.graph.increment_version([p for p in params if p.grad is not None])
+
+
+def _is_wide(param: Tensor, group: dict[str, Any]) -> bool:
+    """Tell whether the state of `param` is wider than `param`."""
+    is_asked = group.get("master_weights") or group.get("state_dtype") is not None
+    return is_asked and param.dtype in NARROW
 
 
 def _may_be_fused(group: dict[str, Any]) -> bool:
@@ -100,8 +232,9 @@ class Adam(AdamKernels, torch.optim.Adam):
 
     `amsgrad` puts the largest v so far in the place of v (Reddi et al., 2018,
     arXiv:1904.09237). float32, float64 and bfloat16 parameters round where torch's
-    `fused=True` does; the tests compare the bits. Whatever has no kernel runs on torch:
-    see `fallback_reason`.
+    `fused=True` does; the tests compare the bits. For `state_dtype` and `master_weights`,
+    which are not torch's, see `AdamW`. Whatever has no kernel runs on torch: see
+    `fallback_reason`.
 
     Raises:
         ValueError: If a hyperparameter is out of range; the error is torch's.

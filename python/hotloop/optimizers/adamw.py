@@ -20,12 +20,22 @@ class AdamW(AdamKernels, torch.optim.AdamW):
         v = beta2 v + (1 - beta2) g^2
         p = p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
-    `amsgrad` puts the largest v so far in the place of v. float32, float64 and bfloat16
-    parameters get the bits of `torch.optim.AdamW(fused=True)`, on either backend.
-    Whatever has no kernel runs on torch: see `fallback_reason`.
+    `amsgrad` puts the largest v so far in the place of v. Two keywords are not torch's, and
+    matter to bfloat16 and float16 parameters alone:
+
+    - `state_dtype=torch.float32` keeps m, v and the largest v in float32; the default,
+      None, in the parameter's dtype.
+    - `master_weights=True` keeps the parameter itself in float32 as well, in
+      `state["master"]`, which gets the bits of AdamW on float32. The parameter is what it
+      rounds to, and what is written to it between steps is lost.
+
+    Otherwise float32, float64 and bfloat16 parameters get the bits of
+    `torch.optim.AdamW(fused=True)`, on either backend. Whatever has no kernel runs on
+    torch: see `fallback_reason`.
 
     Raises:
-        ValueError: If a hyperparameter is out of range; the error is torch's.
+        ValueError: If `state_dtype` is neither None nor torch.float32, or another
+            hyperparameter is out of range; that error is torch's.
     """
 
     kernel_name = "ADAMW"
