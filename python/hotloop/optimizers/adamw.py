@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from hotloop.optimizers.adam import AdamKernels
+from hotloop.optimizers.adam import AdamKernels, check_state_dtype
 
 __all__ = ["AdamW"]
 
@@ -14,7 +14,7 @@ __all__ = ["AdamW"]
 class AdamW(AdamKernels, torch.optim.AdamW):
     """`torch.optim.AdamW`, with the step in Mojo on CPU tensors.
 
-    Arguments, param groups, state and state dict are torch's, but for `fast_math`. With
+    Arguments, param groups, state and state dict are torch's, but for the last three. With
     gradient g and parameter p at step t:
 
         p = (1 - lr weight_decay) p
@@ -31,10 +31,17 @@ class AdamW(AdamKernels, torch.optim.AdamW):
             differentiable, fused: As torch's.
         fast_math: Whether float32 and bfloat16 parameters may be updated with approximate
             square roots and divisions: the change of a parameter in one step is off by at
-            most 2^-19 of itself. AMSGrad and eps = 0 stay exact, and so does torch.
+            most 2^-19 of itself. AMSGrad, eps = 0, torch, and 16-bit parameters with one of
+            the following stay exact.
+        state_dtype: torch.float32 to keep the moments of bfloat16 and float16 parameters in
+            float32; None for the parameter's dtype, as torch's.
+        master_weights: Whether to keep such parameters in float32, too: `state["master"]`
+            gets the bits of the optimizer on float32, and the parameter is what it rounds
+            to. What is written to the parameter between steps is lost.
 
     Raises:
-        ValueError: If a hyperparameter is out of range; the error is torch's.
+        ValueError: If `state_dtype` is neither None nor torch.float32, or another
+            hyperparameter is out of range; that error is torch's.
     """
 
     def __init__(
@@ -52,7 +59,10 @@ class AdamW(AdamKernels, torch.optim.AdamW):
         differentiable: bool = False,
         fused: bool | None = None,
         fast_math: bool = False,
+        state_dtype: torch.dtype | None = None,
+        master_weights: bool = False,
     ) -> None:
+        check_state_dtype(state_dtype)
         super().__init__(
             params,
             lr,
@@ -66,4 +76,6 @@ class AdamW(AdamKernels, torch.optim.AdamW):
             differentiable=differentiable,
             fused=fused,
         )
-        self._add_own_options(fast_math=fast_math)
+        self._add_own_options(
+            fast_math=fast_math, state_dtype=state_dtype, master_weights=master_weights
+        )

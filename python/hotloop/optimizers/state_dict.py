@@ -37,6 +37,7 @@ class LayoutStateDict(torch.optim.Optimizer):
         def read(_: Any, loaded: dict[str, Any]) -> None:
             groups = loaded["param_groups"]
             for group, own in zip(groups, self.param_groups):
+                group = {**own, **group}
                 for key, param in zip(group["params"], own["params"]):
                     state = loaded["state"].get(key)
                     if state:
