@@ -41,5 +41,6 @@ class Adagrad(ElementwiseStep, torch.optim.Adagrad):
 
     def create_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """Return torch's state, which its constructor makes for all parameters it is given."""
-        start = full_like(param, group["initial_accumulator_value"])
+        # Not the group's own value, which torch ignores.
+        start = full_like(param, self.defaults["initial_accumulator_value"])
         return {"step": torch.zeros((), dtype=torch.float32), "sum": start}

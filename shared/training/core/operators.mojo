@@ -1,5 +1,7 @@
 """torch's elementwise operators on lanes, rounded where its CPU kernels round."""
 
+from std.utils.numerics import isnan
+
 
 @always_inline
 def effective_gradient[
@@ -105,7 +107,8 @@ def maximum[
     Returns:
         The larger of each two.
     """
-    return (a.gt(b) | a.ne(a)).select(a, b)
+    # Not a.ne(a): the compiled comparison of lanes is false for NaN.
+    return (a.gt(b) | isnan(a)).select(a, b)
 
 
 @always_inline

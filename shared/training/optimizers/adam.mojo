@@ -11,6 +11,7 @@ from ..core import (
     fast_reciprocal,
     fast_reciprocal_sqrt,
     lerp,
+    maximum,
 )
 
 
@@ -143,7 +144,7 @@ def _maximum[
     # torch's vectors take a NaN from either side, its scalar loop only from a.
     comptime if width == 1:
         return a.lt(b).select(b, a)
-    return (a.gt(b) | a.ne(a)).select(a, b)
+    return maximum(a, b)
 
 
 @fieldwise_init

@@ -155,9 +155,11 @@ struct RAdam(UpdateRule):
         Returns:
             The constants.
         """
-        var bias2 = bias_correction(self.beta2, step)
+        # Not from bias2: that has lost the low bits of a small power.
+        var power2 = _power(self.beta2, step)
+        var bias2 = 1 - power2
         var rho_inf = 2 / (1 - self.beta2) - 1
-        var rho = rho_inf - 2 * step * (1 - bias2) / bias2
+        var rho = rho_inf - 2 * step * power2 / bias2
         var rectification = Float64(0)
         if rho > 5:
             rectification = _power(
