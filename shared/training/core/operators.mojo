@@ -1,4 +1,4 @@
-"""torch's elementwise operators on lanes, rounded where its CPU kernels round."""
+"""Elementwise operators of torch on lanes, rounded where its CPU kernels round."""
 
 from std.utils.numerics import isnan
 

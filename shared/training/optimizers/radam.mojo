@@ -48,7 +48,7 @@ struct RAdamUpdate(LaneUpdate):
     var lr: Float64
     """The learning rate."""
     var rectification: Float64
-    """r, or 0 before it is known."""
+    """The rectification, or 0 while the second moment is too young for one."""
 
     @always_inline
     def apply[
