@@ -170,7 +170,7 @@ BAD: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
         ("adamx", 0.1),
         {},
         ValueError,
-        r"unknown optimizer 'adamx' \(did you mean 'adam\w?'\?\); it is",
+        r"unknown optimizer 'adamx' \(did you mean 'adam\w*'\?\); it is",
     ),
     (("zzz", 0.1), {}, ValueError, r"unknown optimizer 'zzz'; it is one of .*adamw.*sgd"),
     ((3, 0.1), {}, TypeError, "name must be a str or a torch.optim.Optimizer class, got 3"),

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import hotloop.optimizers
 from hotloop.optimizers import FusedStep, NativeStep
+from hotloop.optimizers.reference import Reference
 
 Make = Callable[..., Any]
 
@@ -63,7 +64,8 @@ def oracle_of(ours: type) -> Make:
     return next(
         base
         for base in ours.__mro__
-        if issubclass(base, torch.optim.Optimizer) and not issubclass(base, NativeStep)
+        if base.__module__.startswith("torch.optim") or issubclass(base, Reference)
+        if not issubclass(base, NativeStep)
     )
 
 
