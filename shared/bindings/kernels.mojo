@@ -8,6 +8,7 @@ from shared.training.core import (
     update_quantized,
 )
 from shared.training.optimizers import (
+    ADOPT,
     ASGD,
     SGD,
     Adadelta,
@@ -15,11 +16,15 @@ from shared.training.optimizers import (
     Adam,
     Adamax,
     AdamW,
-    Lion8bit,
+    Adan,
+    Lion,
     NAdam,
     RAdam,
     RMSprop,
     Rprop,
+    ScheduleFreeAdamW,
+    ScheduleFreeSGD,
+    SophiaG,
 )
 
 comptime DTYPES = 3
@@ -51,8 +56,8 @@ struct Kernel:
     """AdamW with moments of 8 bits; no float64."""
     comptime LION_8BIT = 10
     """Lion with a momentum of 8 bits; no float64."""
-    comptime LION_8BIT_SMALL = 11
-    """Lion with a momentum in float32; no float64."""
+    comptime LION_WIDE_STATE = 11
+    """Lion on bfloat16 with a float32 momentum."""
     comptime ADAM_WIDE_STATE = 12
     """Adam on bfloat16 with float32 moments."""
     comptime ADAMW_WIDE_STATE = 13
@@ -83,7 +88,19 @@ struct Kernel:
     """Rprop."""
     comptime ASGD = 26
     """ASGD."""
-    comptime END = 27
+    comptime LION = 27
+    """Lion."""
+    comptime ADAN = 28
+    """Adan."""
+    comptime ADOPT = 29
+    """ADOPT."""
+    comptime SOPHIAG = 30
+    """Sophia-G."""
+    comptime SCHEDULE_FREE_SGD = 31
+    """Schedule-free SGD."""
+    comptime SCHEDULE_FREE_ADAMW = 32
+    """Schedule-free AdamW."""
+    comptime END = 33
     """Number of kernels."""
 
 
@@ -130,11 +147,17 @@ def run_kernel[
     _run[RAdam, Kernel.RADAM](number, context, executor)
     _run[Rprop, Kernel.RPROP](number, context, executor)
     _run[ASGD, Kernel.ASGD](number, context, executor)
+    _run[Lion, Kernel.LION](number, context, executor)
+    _run[Adan, Kernel.ADAN](number, context, executor)
+    _run[ADOPT, Kernel.ADOPT](number, context, executor)
+    _run[SophiaG, Kernel.SOPHIAG](number, context, executor)
+    _run[ScheduleFreeSGD, Kernel.SCHEDULE_FREE_SGD](number, context, executor)
+    _run[ScheduleFreeAdamW, Kernel.SCHEDULE_FREE_ADAMW](
+        number, context, executor
+    )
     _run_quantized[AdamW[], Kernel.ADAMW_8BIT](number, context, executor)
-    _run_quantized[Lion8bit, Kernel.LION_8BIT](number, context, executor)
-    if number == Kernel.LION_8BIT_SMALL * DTYPES:
-        update[Lion8bit, DType.float32](context, executor)
-    _run_wide[Lion8bit, Kernel.LION_8BIT_SMALL](number, context, executor)
+    _run_quantized[Lion, Kernel.LION_8BIT](number, context, executor)
+    _run_wide[Lion, Kernel.LION_WIDE_STATE](number, context, executor)
     _run_wide[Adam[], Kernel.ADAM_WIDE_STATE](number, context, executor)
     _run_wide[AdamW[], Kernel.ADAMW_WIDE_STATE](number, context, executor)
     _run_wide[Adam[], Kernel.ADAM_MASTER, True](number, context, executor)

@@ -6,11 +6,14 @@ from hotloop.optimizers.adam import Adam
 from hotloop.optimizers.adamax import Adamax
 from hotloop.optimizers.adamw import AdamW
 from hotloop.optimizers.adamw8bit import AdamW8bit
+from hotloop.optimizers.adan import Adan
+from hotloop.optimizers.adopt import ADOPT
 from hotloop.optimizers.asgd import ASGD
 from hotloop.optimizers.average import WeightAverage
 from hotloop.optimizers.create import create_optimizer
 from hotloop.optimizers.decay import decay_groups
 from hotloop.optimizers.fused_step import FusedStep, torch_fused_step
+from hotloop.optimizers.lion import Lion
 from hotloop.optimizers.lion8bit import Lion8bit
 from hotloop.optimizers.nadam import NAdam
 from hotloop.optimizers.optimizer import NativeStep
@@ -23,9 +26,13 @@ from hotloop.optimizers.optimizer_state import (
 from hotloop.optimizers.radam import RAdam
 from hotloop.optimizers.rmsprop import RMSprop
 from hotloop.optimizers.rprop import Rprop
+from hotloop.optimizers.schedule_free_adamw import ScheduleFreeAdamW
+from hotloop.optimizers.schedule_free_sgd import ScheduleFreeSGD
 from hotloop.optimizers.sgd import SGD
+from hotloop.optimizers.sophia import SophiaG
 
 __all__ = [
+    "ADOPT",
     "ASGD",
     "SGD",
     "Adadelta",
@@ -34,13 +41,18 @@ __all__ = [
     "AdamW",
     "AdamW8bit",
     "Adamax",
+    "Adan",
     "FusedStep",
+    "Lion",
     "Lion8bit",
     "NAdam",
     "NativeStep",
     "RAdam",
     "RMSprop",
     "Rprop",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
+    "SophiaG",
     "WeightAverage",
     "create_optimizer",
     "decay_groups",

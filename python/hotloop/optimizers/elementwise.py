@@ -28,7 +28,7 @@ class ElementwiseStep(NativeStep):
     #: Names of the state tensors, in the kernel's order.
     tensor_names: ClassVar[tuple[str, ...]]
 
-    step_name = "step"
+    step_name: str | None = "step"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

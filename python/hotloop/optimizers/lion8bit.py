@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hotloop.optimizers.blockwise import SIGNED, BlockwiseKernels, BlockwiseReference
+from hotloop.optimizers.lion import lion_step
 from hotloop.optimizers.reference import check_at_least, check_betas
 
 __all__ = ["Lion8bit", "TorchLion8bit"]
@@ -41,14 +42,7 @@ class TorchLion8bit(BlockwiseReference):
         group: dict[str, Any],
     ) -> None:
         """Take Lion's step."""
-        (momentum,) = moments
-        beta1, beta2 = group["betas"]
-        lr = float(group["lr"])
-        mean = momentum.lerp(grad, 1 - beta1)
-        # torch's sign of NaN is 0, which would hide it.
-        sign = torch.where(mean.isnan(), mean, mean.sign())
-        param.mul_(1 - lr * group["weight_decay"]).add_(sign, alpha=-lr)
-        momentum.lerp_(grad, 1 - beta2)
+        lion_step(param, grad, moments[0], group)
 
 
 class Lion8bit(BlockwiseKernels, TorchLion8bit):
@@ -87,10 +81,10 @@ class Lion8bit(BlockwiseKernels, TorchLion8bit):
     options = ("lr", "betas", "weight_decay", "maximize")
     step_name = None
     coded_kernel = "LION_8BIT"
-    small_kernels = {torch.float32: "LION_8BIT_SMALL", torch.bfloat16: "LION_8BIT_SMALL"}
+    small_kernels = {torch.float32: "LION", torch.bfloat16: "LION_WIDE_STATE"}
 
     def hyperparameters(self, group: dict[str, Any]) -> tuple[float, ...]:
-        """Return the fields of Mojo's `Lion8bit`."""
+        """Return the fields of Mojo's `Lion`."""
         beta1, beta2 = group["betas"]
         values = (group["lr"], beta1, beta2, group["weight_decay"])
         return (*map(float, values), float(group["maximize"]))

@@ -9,11 +9,17 @@ from .adagrad import Adagrad
 from .adam import Adam
 from .adamax import Adamax
 from .adamw import AdamW
+from .adan import Adan
+from .adopt import ADOPT
 from .asgd import ASGD
 from .lion8bit import Lion8bit, Lion8bitUpdate
+from .lion import Lion
 from .nadam import NAdam
 from .optimizer import Optimizer, Parameter
 from .radam import RAdam
 from .rmsprop import RMSprop
 from .rprop import Rprop
+from .schedule_free_adamw import ScheduleFreeAdamW
+from .schedule_free_sgd import ScheduleFreeSGD
 from .sgd import SGD
+from .sophia import SophiaG

@@ -1,10 +1,10 @@
-"""Lion (Chen et al., 2023, arXiv:2302.06675), the rule that `Lion8bit` runs."""
+"""Lion (Chen et al., 2023, arXiv:2302.06675)."""
 
-from ..core import LaneUpdate, Scalars, UpdateRule, lerp
+from ..core import LaneUpdate, Scalars, UpdateRule, effective_gradient, lerp
 
 
 @fieldwise_init
-struct Lion8bitUpdate(LaneUpdate):
+struct LionUpdate(LaneUpdate):
     """One step of Lion.
 
     With gradient g, parameter p and momentum m:
@@ -18,7 +18,7 @@ struct Lion8bitUpdate(LaneUpdate):
     var maximize: Float64
     """1 to maximize, else 0."""
     var decay: Float64
-    """`1 - lr * weight_decay`."""
+    """`1 - lr weight_decay`."""
     var sign_weight: Float64
     """`1 - beta1`."""
     var momentum_weight: Float64
@@ -47,9 +47,8 @@ struct Lion8bitUpdate(LaneUpdate):
             state: The momentum.
         """
         comptime Lanes = SIMD[dtype, width]
-        var g = grad
-        if self.maximize != 0:
-            g = -g
+        var g = effective_gradient(param, grad, self.maximize, 0)
+
         var mean = lerp(state[0], g, self.sign_weight.cast[dtype]())
         var sign = mean.gt(0).select(
             Lanes(1), mean.lt(0).select(Lanes(-1), mean)
@@ -59,11 +58,10 @@ struct Lion8bitUpdate(LaneUpdate):
         state[0] = lerp(state[0], g, self.momentum_weight.cast[dtype]())
 
 
-@fieldwise_init
-struct Lion8bit(UpdateRule):
+struct Lion(UpdateRule):
     """Hyperparameters of Lion."""
 
-    comptime Update = Lion8bitUpdate
+    comptime Update = LionUpdate
     """The constants of one step."""
 
     var lr: Float64
@@ -73,9 +71,33 @@ struct Lion8bit(UpdateRule):
     var beta2: Float64
     """The decay of the momentum, in [0, 1)."""
     var weight_decay: Float64
-    """The weight decay, at least 0."""
+    """The decoupled weight decay, at least 0."""
     var maximize: Float64
     """1 to maximize the objective, 0 to minimize it."""
+
+    def __init__(
+        out self,
+        *,
+        lr: Float64 = 1e-4,
+        beta1: Float64 = 0.9,
+        beta2: Float64 = 0.99,
+        weight_decay: Float64 = 0.0,
+        maximize: Bool = False,
+    ):
+        """Sets the hyperparameters; the defaults are those of Python.
+
+        Args:
+            lr: The learning rate, at least 0.
+            beta1: The weight of the momentum in the sign, in [0, 1).
+            beta2: The decay of the momentum, in [0, 1).
+            weight_decay: The decoupled weight decay, at least 0.
+            maximize: Whether to climb instead of descend.
+        """
+        self.lr = lr
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.weight_decay = weight_decay
+        self.maximize = 1.0 if maximize else 0.0
 
     def at_step(self, step: Float64, mut scalars: Scalars) -> Self.Update:
         """Derives the constants of one step.
