@@ -66,7 +66,7 @@ def assert_same_bits(ours: Any, theirs: Any, mine: list[Tensor], other: list[Ten
         torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
         assert ours.state[a].keys() == theirs.state[b].keys()
         for key, value in theirs.state[b].items():
-            torch.testing.assert_close(ours.state[a][key], value, rtol=0, atol=0)
+            torch.testing.assert_close(ours.state[a][key], value, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -179,6 +179,8 @@ TORCH_CASES: list[tuple[str, dict[str, Any]]] = [
     ("RAdam", {"weight_decay": 0.1}),
     ("RAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True, "betas": (0.3, 0.5)}),
     ("RAdam", {"maximize": True}),
+    # A power of beta2 below 1/2, where 1 - (1 - power) is no longer the power.
+    ("RAdam", {"betas": (0.5, 0.9)}),
     ("Rprop", {}),
     ("Rprop", {"etas": (0.3, 1.5), "step_sizes": (1e-3, 0.1), "maximize": True}),
     ("ASGD", {}),
@@ -198,6 +200,31 @@ def test_rule_has_the_bits_of_torch(name: str, options: dict[str, Any], dtype: t
     ours = getattr(optimizers, name)(mine, **options)
     theirs = getattr(torch.optim, name)(other, foreach=False, **options)
     run(ours, theirs, mine, other)
+    assert_same_bits(ours, theirs, mine, other)
+
+
+def test_a_nan_in_the_largest_moment_stays_as_in_torch() -> None:
+    mine, other = make([40], torch.float32)
+    ours, theirs = Adam(mine, amsgrad=True), torch.optim.Adam(other, amsgrad=True, fused=True)
+    for step in range(3):
+        for optimizer, param in ((ours, mine[0]), (theirs, other[0])):
+            param.grad = torch.ones(40)
+            if step == 1:
+                optimizer.state[param]["max_exp_avg_sq"][::2] = torch.nan
+            optimizer.step()
+    assert_same_bits(ours, theirs, mine, other)
+
+
+def test_adagrad_starts_a_later_group_where_its_constructor_said() -> None:
+    mine, other = make([5, 6], torch.float32)
+    values = {"initial_accumulator_value": 0.5}
+    ours, theirs = optimizers.Adagrad(mine[:1], **values), torch.optim.Adagrad(other[:1], **values)
+    for optimizer, params in ((ours, mine), (theirs, other)):
+        optimizer.add_param_group({"params": params[1:], "initial_accumulator_value": 2.0})
+        for param in params:
+            param.grad = torch.ones_like(param)
+        optimizer.step()
+        assert optimizer.state[params[1]]["sum"].tolist() == [1.5] * 6
     assert_same_bits(ours, theirs, mine, other)
 
 

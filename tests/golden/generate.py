@@ -1,0 +1,86 @@
+"""Write the golden values of torch's optimizers: `python tests/golden/generate.py`.
+
+Each case starts from two float64 parameters and takes eight steps of torch's
+single-tensor loop, so that RAdam, which rectifies from the sixth step on, does both.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+GOLDEN = Path(__file__).with_name("optimizers.json")
+
+START = [1.0, -2.0]
+GRADIENTS = [
+    [0.5, -0.25],
+    [-1.0, 0.75],
+    [0.1, 0.1],
+    [-0.3, -0.6],
+    [0.7, 0.02],
+    [-0.2, 0.4],
+    [0.9, -0.5],
+    [0.05, 0.3],
+]
+
+#: A name, the class and its options beside a learning rate of 0.1. Mojo's tests find a case
+#: by its name.
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "sgd": ("SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    "adam": ("Adam", {"weight_decay": 0.1}),
+    "adamw": ("AdamW", {"weight_decay": 0.1, "amsgrad": True}),
+    "rmsprop": ("RMSprop", {"alpha": 0.9, "weight_decay": 0.1}),
+    "rmsprop momentum": ("RMSprop", {"alpha": 0.9, "momentum": 0.5}),
+    "rmsprop centered": ("RMSprop", {"alpha": 0.9, "centered": True}),
+    "rmsprop both": (
+        "RMSprop",
+        {"alpha": 0.9, "centered": True, "momentum": 0.5, "maximize": True},
+    ),
+    "adagrad": ("Adagrad", {}),
+    "adagrad decay": (
+        "Adagrad",
+        {"lr_decay": 0.1, "initial_accumulator_value": 0.5, "weight_decay": 0.1},
+    ),
+    "adadelta": ("Adadelta", {"rho": 0.8, "weight_decay": 0.1}),
+    "adamax": ("Adamax", {"betas": (0.8, 0.9), "weight_decay": 0.1}),
+    "nadam": ("NAdam", {"momentum_decay": 0.1, "weight_decay": 0.1}),
+    "nadam decoupled": ("NAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    "radam": ("RAdam", {"weight_decay": 0.1}),
+    "radam decoupled": ("RAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    "rprop": ("Rprop", {"step_sizes": (0.03, 0.13)}),
+    "asgd": ("ASGD", {"lambd": 0.1, "t0": 3.0, "weight_decay": 0.1}),
+}
+
+
+def run(name: str, **options: Any) -> list[list[float]]:
+    """Return the parameters after each step."""
+    param = torch.tensor(START, dtype=torch.float64, requires_grad=True)
+    optimizer = getattr(torch.optim, name)([param], lr=0.1, foreach=False, **options)
+    path = []
+    for gradient in GRADIENTS:
+        param.grad = torch.tensor(gradient, dtype=torch.float64)
+        optimizer.step()
+        path.append(param.tolist())
+    return path
+
+
+def generate() -> dict[str, Any]:
+    """Return what the file holds."""
+    cases = {
+        case: {"optimizer": name, "options": options, "params": run(name, **options)}
+        for case, (name, options) in CASES.items()
+    }
+    return {"start": START, "gradients": GRADIENTS, **cases}
+
+
+def main() -> None:
+    """Write the file, an entry a line, as Mojo's tests read it."""
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in generate().items()]
+    GOLDEN.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+if __name__ == "__main__":
+    main()
