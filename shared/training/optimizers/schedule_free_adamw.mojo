@@ -22,7 +22,7 @@ struct ScheduleFreeAdamWUpdate(LaneUpdate):
     """
 
     comptime STATES = 2
-    """z, where plain Adam would be, and the second moment."""
+    """The point z, where plain Adam would be, and the second moment."""
 
     var maximize: Float64
     """1 to maximize, else 0."""
@@ -61,7 +61,7 @@ struct ScheduleFreeAdamWUpdate(LaneUpdate):
         Args:
             param: The parameters, replaced by their new values.
             grad: The gradients.
-            state: z and the second moment.
+            state: The point z and the second moment.
         """
         comptime Lanes = SIMD[dtype, width]
         var g = effective_gradient(param, grad, self.maximize, 0)

@@ -12,7 +12,7 @@ struct ScheduleFreeSGDUpdate(LaneUpdate):
     """
 
     comptime STATES = 1
-    """z, where plain SGD would be."""
+    """The point z, where plain SGD would be."""
 
     var maximize: Float64
     """1 to maximize, else 0."""
@@ -43,7 +43,7 @@ struct ScheduleFreeSGDUpdate(LaneUpdate):
         Args:
             param: The parameters, replaced by their new values.
             grad: The gradients.
-            state: z.
+            state: The point z.
         """
         comptime Lanes = SIMD[dtype, width]
         var g = effective_gradient(
