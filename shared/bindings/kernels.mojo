@@ -1,7 +1,7 @@
 """The kernels that the extension carries, by number."""
 
 from shared.training.core import Context, Executor, UpdateRule, update
-from shared.training.optimizers import SGD, Adam, AdamW
+from shared.training.optimizers import LAMB, LARS, SGD, Adam, AdamW
 
 comptime DTYPES = 3
 """How many dtypes each kernel comes in: float32, float64, bfloat16."""
@@ -24,7 +24,15 @@ struct Kernel:
     """AdamW."""
     comptime ADAMW_AMSGRAD = 6
     """AMSGrad with decoupled weight decay."""
-    comptime END = 7
+    comptime LAMB = 7
+    """LAMB."""
+    comptime LARS = 8
+    """LARS without a buffer."""
+    comptime LARS_MOMENTUM = 9
+    """LARS with momentum."""
+    comptime LARS_NESTEROV = 10
+    """LARS with Nesterov momentum."""
+    comptime END = 11
     """Number of kernels."""
 
 
@@ -52,6 +60,10 @@ def run_kernel[
     _run[Adam[amsgrad=True], Kernel.ADAM_AMSGRAD](number, context, executor)
     _run[AdamW[], Kernel.ADAMW](number, context, executor)
     _run[AdamW[amsgrad=True], Kernel.ADAMW_AMSGRAD](number, context, executor)
+    _run[LAMB, Kernel.LAMB](number, context, executor)
+    _run[LARS[momentum=False], Kernel.LARS](number, context, executor)
+    _run[LARS[], Kernel.LARS_MOMENTUM](number, context, executor)
+    _run[LARS[nesterov=True], Kernel.LARS_NESTEROV](number, context, executor)
 
 
 @always_inline

@@ -4,15 +4,21 @@ from hotloop.optimizers.adam import Adam
 from hotloop.optimizers.adamw import AdamW
 from hotloop.optimizers.average import WeightAverage
 from hotloop.optimizers.fused_step import FusedStep, torch_fused_step
+from hotloop.optimizers.lamb import LAMB, TorchLAMB
+from hotloop.optimizers.lars import LARS, TorchLARS
 from hotloop.optimizers.optimizer import NativeStep
 from hotloop.optimizers.sgd import SGD
 
 __all__ = [
+    "LAMB",
+    "LARS",
     "SGD",
     "Adam",
     "AdamW",
     "FusedStep",
     "NativeStep",
+    "TorchLAMB",
+    "TorchLARS",
     "WeightAverage",
     "torch_fused_step",
 ]

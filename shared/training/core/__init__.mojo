@@ -1,9 +1,9 @@
 """The SIMD driver: typed views of memory, update rules, executors."""
 
-from .driver import run_blocks, update
+from .driver import measure_blocks, run_blocks, update
 from .executor import Executor, SerialExecutor, TorchExecutor
 from .lanes import compute_dtype, divide_by_constant, lerp, load, store
 from .memory import Address, Words, pointer_at, words_at
 from .norm import clip_factor, sum_squares, zero_grads
-from .rule import LaneUpdate, Scalars, UpdateRule
+from .rule import LaneUpdate, Scalars, Sums, UpdateRule
 from .table import Context, TensorRow

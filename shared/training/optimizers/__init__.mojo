@@ -6,5 +6,7 @@ A Mojo program takes a rule and hands it to an `Optimizer`, which owns the state
 
 from .adam import Adam
 from .adamw import AdamW
+from .lamb import LAMB
+from .lars import LARS
 from .optimizer import Optimizer, Parameter
 from .sgd import SGD
