@@ -13,6 +13,8 @@ __all__ = ["BLOCK", "KERNELS", "ContextWord", "HandleWord", "LaunchWord", "PlanW
 BLOCK = 256
 #: Words that the constants of one step may take.
 RECORD_WORDS = 16
+#: Sums over whole tensors that a rule may measure.
+SUMS_MAX = 2
 
 
 class RowWord:
@@ -46,7 +48,8 @@ class ContextWord:
     AVERAGE_WEIGHT = 9
     ZERO_GRAD = 10
     PARTIALS = 11
-    END = 12
+    GROUPS = 12
+    END = 13
 
 
 class LaunchWord:
@@ -135,4 +138,8 @@ KERNELS = (
     "SCHEDULE_FREE_SGD",
     "SCHEDULE_FREE_ADAMW",
     "ADAMW_8BIT_FAST",
+    "LAMB",
+    "LARS",
+    "LARS_MOMENTUM",
+    "LARS_NESTEROV",
 )

@@ -17,6 +17,8 @@ from shared.training.optimizers import (
     Adamax,
     AdamW,
     Adan,
+    LAMB,
+    LARS,
     Lion,
     NAdam,
     RAdam,
@@ -102,7 +104,15 @@ struct Kernel:
     """Schedule-free AdamW."""
     comptime ADAMW_8BIT_FAST = 33
     """AdamW with moments of 8 bits that approximates; no float64."""
-    comptime END = 34
+    comptime LAMB = 34
+    """LAMB."""
+    comptime LARS = 35
+    """LARS without a buffer."""
+    comptime LARS_MOMENTUM = 36
+    """LARS with momentum."""
+    comptime LARS_NESTEROV = 37
+    """LARS with Nesterov momentum."""
+    comptime END = 38
     """Number of kernels."""
 
 
@@ -157,6 +167,10 @@ def run_kernel[
     _run[ScheduleFreeAdamW, Kernel.SCHEDULE_FREE_ADAMW](
         number, context, executor
     )
+    _run[LAMB, Kernel.LAMB](number, context, executor)
+    _run[LARS[momentum=False], Kernel.LARS](number, context, executor)
+    _run[LARS[], Kernel.LARS_MOMENTUM](number, context, executor)
+    _run[LARS[nesterov=True], Kernel.LARS_NESTEROV](number, context, executor)
     _run_quantized[AdamW[], Kernel.ADAMW_8BIT](number, context, executor)
     _run_quantized[AdamW[fast=True], Kernel.ADAMW_8BIT_FAST](
         number, context, executor

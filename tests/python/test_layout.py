@@ -12,7 +12,12 @@ from hotloop import layout
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SOURCES = "\n".join(
     (SHARED / path).read_text()
-    for path in ("training/core/table.mojo", "bindings/plan.mojo", "bindings/kernels.mojo")
+    for path in (
+        "training/core/table.mojo",
+        "training/core/rule.mojo",
+        "bindings/plan.mojo",
+        "bindings/kernels.mojo",
+    )
 )
 STRUCTS = ["RowWord", "ContextWord", "LaunchWord", "HandleWord", "PlanWord", "Outcome"]
 
@@ -39,5 +44,5 @@ def test_kernels_are_those_of_mojo() -> None:
 
 
 def test_constants_are_those_of_mojo() -> None:
-    for name in ("BLOCK", "RECORD_WORDS"):
+    for name in ("BLOCK", "RECORD_WORDS", "SUMS_MAX"):
         assert f"comptime {name} = {getattr(layout, name)}\n" in SOURCES

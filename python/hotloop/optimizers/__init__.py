@@ -13,6 +13,8 @@ from hotloop.optimizers.average import WeightAverage
 from hotloop.optimizers.create import create_optimizer
 from hotloop.optimizers.decay import decay_groups
 from hotloop.optimizers.fused_step import FusedStep, torch_fused_step
+from hotloop.optimizers.lamb import LAMB
+from hotloop.optimizers.lars import LARS
 from hotloop.optimizers.lion import Lion
 from hotloop.optimizers.lion8bit import Lion8bit
 from hotloop.optimizers.nadam import NAdam
@@ -34,6 +36,8 @@ from hotloop.optimizers.sophia import SophiaG
 __all__ = [
     "ADOPT",
     "ASGD",
+    "LAMB",
+    "LARS",
     "SGD",
     "Adadelta",
     "Adagrad",

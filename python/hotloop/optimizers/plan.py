@@ -28,6 +28,7 @@ from hotloop.layout import (
     BLOCK,
     KERNELS,
     RECORD_WORDS,
+    SUMS_MAX,
     ContextWord,
     HandleWord,
     LaunchWord,
@@ -361,7 +362,7 @@ class Plan:
                     handles[index, word] = self._new_handle(tensor)
         records = np.zeros((len(rows), RECORD_WORDS), np.int64)
         held = np.zeros(len(rows), np.int64)
-        partials = np.zeros(blocks, np.float64)
+        partials = np.zeros(blocks * SUMS_MAX, np.float64)
         context = np.zeros(LaunchWord.END, np.int64)
         context[ContextWord.TABLE] = table.ctypes.data
         context[ContextWord.TENSORS] = len(rows)
@@ -371,6 +372,7 @@ class Plan:
         context[ContextWord.RECORDS] = records.ctypes.data
         context[ContextWord.ELEMENTS] = sum(row.param.numel() for row in rows)
         context[ContextWord.PARTIALS] = partials.ctypes.data
+        context[ContextWord.GROUPS] = len(self._hyperparameters)
         context[LaunchWord.KERNEL] = KERNELS.index(kernel)
         context[LaunchWord.KERNEL_DTYPE] = DTYPES[dtype]
         context[LaunchWord.DTYPE] = self._runtime.dtype_number(dtype)

@@ -1,6 +1,6 @@
 """The SIMD driver: typed views of memory, update rules, executors."""
 
-from .driver import run_blocks, update
+from .driver import measure_blocks, run_blocks, update
 from .executor import Executor, SerialExecutor, TorchExecutor
 from .lanes import (
     compute_dtype,
@@ -15,6 +15,6 @@ from .memory import Address, Words, pointer_at, words_at
 from .norm import clip_factor, sum_squares, zero_grads
 from .quantized import run_quantized_blocks, update_quantized
 from .operators import addcdiv, addcmul, effective_gradient, maximum, sign
-from .rule import LaneUpdate, Scalars, UpdateRule
+from .rule import LaneUpdate, Scalars, Sums, UpdateRule
 from .table import Context, TensorRow
 from .tree_code import TreeCode

@@ -5,8 +5,9 @@ from std.sys import simd_width_of, size_of
 from .executor import Executor
 from .lanes import compute_dtype, lerp, load, prefetch_at, store
 from .memory import Address, pointer_at
-from .rule import LaneUpdate, Scalars, UpdateRule
-from .table import Context, ContextWord, RowRanges, TensorRow
+from .norm import LANES, sum_blocks
+from .rule import LaneUpdate, Scalars, Sums, UpdateRule
+from .table import BLOCK, Context, ContextWord, RowRanges, TensorRow
 
 comptime PREFETCH_AHEAD = 512
 """Elements between the one in work and the one asked of memory."""
@@ -27,7 +28,7 @@ def prepare[Rule: UpdateRule](context: Context):
 
     Neighbours of one group at one step share a record, so that the powers of
     the bias corrections are taken once for the usual optimizer; with states of
-    one element each tensor has a record of its own.
+    one element or sums each tensor has a record of its own.
 
     Parameters:
         Rule: The update rule.
@@ -47,6 +48,7 @@ def prepare[Rule: UpdateRule](context: Context):
         if (
             record < 0
             or Rule.SCALARS > 0
+            or Rule.Update.SUMS > 0
             or row.group() != group
             or counter[] != step
         ):
@@ -57,7 +59,7 @@ def prepare[Rule: UpdateRule](context: Context):
             comptime for s in range(Rule.SCALARS):
                 scalars[s] = row.scalar(s)[]
             context.record[Rule.Update](record).unsafe_write(
-                context.rule[Rule](group).at_step(Float64(step), scalars)
+                context.rule[Rule](group)[].at_step(Float64(step), scalars)
             )
             comptime for s in range(Rule.SCALARS):
                 row.scalar(s)[] = scalars[s]
@@ -105,6 +107,54 @@ struct _Around[dtype: DType](ImplicitlyCopyable, Movable):
 
 
 @always_inline
+def _load_grad[
+    dtype: DType, width: Int, is_scaled: Bool
+](row: TensorRow, index: Int, around: _Around[dtype]) -> SIMD[
+    compute_dtype[dtype](), width
+]:
+    # `is_scaled` tells that an earlier pass has divided the gradients in memory.
+    var memory = pointer_at[Scalar[dtype]](row.grad())
+    var grad = load[dtype, width](memory, index)
+    if around.is_needed:
+        comptime if not is_scaled:
+            if around.grad_scale != 1:
+                grad = grad / around.grad_scale
+                store[dtype, width](memory, index, grad)
+        grad = grad * around.grad_factor
+    return grad
+
+
+@always_inline
+def _load_states[
+    dtype: DType, width: Int, states: Int
+](row: TensorRow, index: Int) -> Array[
+    SIMD[compute_dtype[dtype](), width], states
+]:
+    var state = Array[SIMD[compute_dtype[dtype](), width], states](
+        uninitialized=True
+    )
+    comptime for i in range(states):
+        state[i] = load[dtype, width](
+            pointer_at[Scalar[dtype]](row.state(i)), index
+        )
+    return state^
+
+
+@always_inline
+def _store_states[
+    dtype: DType, width: Int, states: Int
+](
+    row: TensorRow,
+    index: Int,
+    state: Array[SIMD[compute_dtype[dtype](), width], states],
+):
+    comptime for i in range(states):
+        store[dtype, width](
+            pointer_at[Scalar[dtype]](row.state(i)), index, state[i]
+        )
+
+
+@always_inline
 def _update_lanes[
     Update: LaneUpdate,
     dtype: DType,
@@ -114,7 +164,6 @@ def _update_lanes[
 ](update: Update, row: TensorRow, index: Int, around: _Around[dtype]):
     comptime compute = compute_dtype[dtype]()
     var param_memory = pointer_at[Scalar[dtype]](row.param())
-    var grad_memory = pointer_at[Scalar[dtype]](row.grad())
     var param: SIMD[compute, width]
     comptime if has_master:
         param = load[state_dtype, width](
@@ -122,12 +171,11 @@ def _update_lanes[
         ).cast[compute]()
     else:
         param = load[dtype, width](param_memory, index)
-    var grad = load[dtype, width](grad_memory, index)
-    if around.is_needed:
-        if around.grad_scale != 1:
-            grad = grad / around.grad_scale
-            store[dtype, width](grad_memory, index, grad)
-        grad = grad * around.grad_factor
+    var grad = SIMD[compute, width](0)
+    comptime if not Update.MEASURES_STATE:
+        grad = _load_grad[dtype, width, is_scaled=Update.SUMS > 0](
+            row, index, around
+        )
     var state = Array[SIMD[compute, width], Update.STATES](uninitialized=True)
     comptime for i in range(Update.STATES):
         state[i] = load[state_dtype, width](
@@ -135,15 +183,19 @@ def _update_lanes[
         ).cast[compute]()
     update.apply[compute, width](param, grad, state)
     store[dtype, width](param_memory, index, param)
-    comptime for i in range(Update.STATES):
-        _store_state[state_dtype](row.state(i), index, state[i])
+    comptime if not Update.MEASURES_STATE:
+        comptime for i in range(Update.STATES):
+            _store_state[state_dtype](row.state(i), index, state[i])
     comptime if has_master:
         _store_state[state_dtype](row.state(Update.STATES), index, param)
     if around.is_needed:
         if around.average != 0:
             _average_lanes[dtype, width](row, index, around)
-        if around.zero_grad:
-            store[dtype, width](grad_memory, index, 0)
+        comptime if not Update.MEASURES_STATE:
+            if around.zero_grad:
+                store[dtype, width](
+                    pointer_at[Scalar[dtype]](row.grad()), index, 0
+                )
 
 
 @always_inline
@@ -243,7 +295,8 @@ def _update_range[
         # Not past the end: asking for an unmapped page costs a page walk.
         var ahead = min(i + PREFETCH_AHEAD, last)
         prefetch_at(param, ahead)
-        prefetch_at(grad, ahead)
+        comptime if not Rule.Update.MEASURES_STATE:
+            prefetch_at(grad, ahead)
         comptime for s in range(states):
             prefetch_at(pointer_at[Scalar[state_dtype]](row.state(s)), ahead)
         if around.average != 0:
@@ -259,6 +312,132 @@ def _update_range[
     for i in range(vectors_end, last):
         _update_lanes[Rule.Update, dtype, state_dtype, has_master, 1](
             update, row, i, around
+        )
+
+
+def measure_blocks[
+    Rule: UpdateRule, dtype: DType
+](begin: Int64, end: Int64, address: Address) abi("C") -> None:
+    """Measures the blocks `[begin, end)`, the first pass of a rule with sums.
+
+    Each block is summed in float64 in one order, whatever the CPU, so that the
+    number of threads does not change the bits.
+
+    Parameters:
+        Rule: The update rule.
+        dtype: The dtype of the parameters, gradients and states in memory.
+
+    Args:
+        begin: The first block.
+        end: One past the last block.
+        address: The context; `prepare` has been called on it.
+    """
+    var context = Context(address.unsafe_bitcast[Int64]())
+    var ranges = RowRanges(context, Int(begin), Int(end))
+    while ranges.advance():
+        if ranges.row.grad() != 0:
+            _measure_range[Rule.Update, dtype](
+                context, ranges.row, ranges.first, ranges.last
+            )
+
+
+def _measure_range[
+    Update: LaneUpdate, dtype: DType
+](context: Context, row: TensorRow, first: Int, last: Int):
+    var update = context.record[Update](row.record())[]
+    var around = _Around[dtype](context, row)
+    var partials = pointer_at[Float64](context.word(ContextWord.PARTIALS))
+    var blocks = context.word(ContextWord.BLOCKS)
+    var block = row.first_block() + first // BLOCK
+    for start in range(first, last, BLOCK):
+        var end = min(start + BLOCK, last)
+        var whole = start + (end - start) // LANES * LANES
+        var sums = Array[SIMD[DType.float64, LANES], Update.SUMS](fill=0)
+        for i in range(start, whole, LANES):
+            var ahead = min(i + PREFETCH_AHEAD, last)
+            prefetch_at(pointer_at[Scalar[dtype]](row.param()), ahead)
+            prefetch_at(pointer_at[Scalar[dtype]](row.grad()), ahead)
+            comptime if Update.MEASURES_STATE:
+                comptime for s in range(Update.STATES):
+                    prefetch_at(pointer_at[Scalar[dtype]](row.state(s)), ahead)
+            _measure_lanes[Update, dtype, LANES](update, row, i, around, sums)
+        var rest = Array[Float64, Update.SUMS](fill=0)
+        for i in range(whole, end):
+            _measure_lanes[Update, dtype, 1](update, row, i, around, rest)
+        comptime for s in range(Update.SUMS):
+            partials[unsafe_offset=s * blocks + block] = (
+                sums[s].reduce_add() + rest[s]
+            )
+        block += 1
+
+
+@always_inline
+def _measure_lanes[
+    Update: LaneUpdate, dtype: DType, width: Int
+](
+    update: Update,
+    row: TensorRow,
+    index: Int,
+    around: _Around[dtype],
+    mut sums: Array[SIMD[DType.float64, width], Update.SUMS],
+):
+    comptime compute = compute_dtype[dtype]()
+    var param = load[dtype, width](
+        pointer_at[Scalar[dtype]](row.param()), index
+    )
+    var grad = _load_grad[dtype, width, is_scaled=False](row, index, around)
+    comptime if Update.MEASURES_STATE:
+        var state = _load_states[dtype, width, Update.STATES](row, index)
+        update.measure[compute, width](param, grad, state, sums)
+        _store_states[dtype, width, Update.STATES](row, index, state)
+        if around.is_needed and around.zero_grad:
+            store[dtype, width](pointer_at[Scalar[dtype]](row.grad()), index, 0)
+    else:
+        var state = Array[SIMD[compute, width], Update.STATES](
+            uninitialized=True
+        )
+        update.measure[compute, width](param, grad, state, sums)
+
+
+def conclude[Rule: UpdateRule](context: Context):
+    """Adds up what the blocks measured and completes the constants of the step.
+
+    Parameters:
+        Rule: The update rule, one with sums.
+
+    Args:
+        context: The table; `measure_blocks` has been called on all its blocks.
+    """
+    comptime if Rule.SHARES_SUMS:
+        var sums = Sums(fill=0)
+        for index in range(context.tensors()):
+            _add_sums[Rule.Update](context, context.row(index), sums)
+        for group in range(context.word(ContextWord.GROUPS)):
+            context.rule[Rule](group)[].take_sums(sums)
+        for index in range(context.tensors()):
+            _finish[Rule](context, context.row(index), sums)
+    else:
+        for index in range(context.tensors()):
+            var sums = Sums(fill=0)
+            _add_sums[Rule.Update](context, context.row(index), sums)
+            _finish[Rule](context, context.row(index), sums)
+
+
+def _add_sums[
+    Update: LaneUpdate
+](context: Context, row: TensorRow, mut sums: Sums):
+    if row.grad() == 0:
+        return
+    var blocks = context.word(ContextWord.BLOCKS)
+    var partials = pointer_at[Float64](context.word(ContextWord.PARTIALS))
+    comptime for s in range(Update.SUMS):
+        sums[s] += sum_blocks(partials.unsafe_offset(s * blocks), row)
+
+
+def _finish[Rule: UpdateRule](context: Context, row: TensorRow, sums: Sums):
+    if row.grad() != 0:
+        context.rule[Rule](row.group())[].finish(
+            context.record[Rule.Update](row.record())[], sums
         )
 
 
@@ -285,6 +464,14 @@ def update[
         executor: Who runs the blocks.
     """
     prepare[Rule](context)
+    comptime if Rule.Update.SUMS > 0:
+        executor.execute(
+            context.word(ContextWord.BLOCKS),
+            context.grain(),
+            measure_blocks[Rule, dtype],
+            context.words.unsafe_bitcast[NoneType](),
+        )
+        conclude[Rule](context)
     executor.execute(
         context.word(ContextWord.BLOCKS),
         context.grain(),

@@ -5,7 +5,14 @@ from std.sys import size_of
 from .executor import Executor
 from .lanes import load, prefetch_at
 from .memory import Address, pointer_at
-from .table import BLOCK, Context, ContextWord, RowRanges, block_count
+from .table import (
+    BLOCK,
+    Context,
+    ContextWord,
+    RowRanges,
+    TensorRow,
+    block_count,
+)
 
 comptime LANES = 8
 """Lanes of float64 that squares are summed in, whatever the CPU."""
@@ -50,7 +57,7 @@ def sum_squares[
     executor.execute(
         context.word(ContextWord.BLOCKS),
         context.grain(),
-        _sum_blocks[dtype],
+        _sum_squares_of_blocks[dtype],
         context.words.unsafe_bitcast[NoneType](),
     )
     var partials = pointer_at[Float64](context.word(ContextWord.PARTIALS))
@@ -59,19 +66,35 @@ def sum_squares[
     while ranges.advance():
         if ranges.row.grad() == 0:
             continue
-        var start = ranges.row.first_block()
-        var end = start + block_count(ranges.row.numel())
-        var whole = start + (end - start) // LANES * LANES
-        var lanes = Lanes(0)
-        for i in range(start, whole, LANES):
-            lanes += partials.unsafe_load[width=LANES](i)
-        sum += lanes.reduce_add()
-        for i in range(whole, end):
-            sum += partials[unsafe_offset=i]
+        sum += sum_blocks(partials, ranges.row)
     return sum
 
 
-def _sum_blocks[
+def sum_blocks(
+    partials: MutPointer[Float64, MutUntrackedOrigin], row: TensorRow
+) -> Float64:
+    """Adds up what the blocks of a tensor sum to.
+
+    Args:
+        partials: The sum of each block of the table.
+        row: The tensor.
+
+    Returns:
+        The sum, 0 for a tensor without elements.
+    """
+    var start = row.first_block()
+    var end = start + block_count(row.numel())
+    var whole = start + (end - start) // LANES * LANES
+    var lanes = Lanes(0)
+    for i in range(start, whole, LANES):
+        lanes += partials.unsafe_load[width=LANES](i)
+    var sum = lanes.reduce_add()
+    for i in range(whole, end):
+        sum += partials[unsafe_offset=i]
+    return sum
+
+
+def _sum_squares_of_blocks[
     dtype: DType
 ](begin: Int64, end: Int64, address: Address) abi("C") -> None:
     var context = Context(address.unsafe_bitcast[Int64]())

@@ -6,6 +6,12 @@ comptime SCALARS_MAX = 2
 comptime Scalars = Array[Float32, SCALARS_MAX]
 """A parameter's states with one element; the first `UpdateRule.SCALARS` count."""
 
+comptime SUMS_MAX = 2
+"""The most sums over whole tensors that a rule may measure."""
+
+comptime Sums = Array[Float64, SUMS_MAX]
+"""What a rule measured; the first `LaneUpdate.SUMS` count."""
+
 
 trait LaneUpdate(Deinitable, ImplicitlyCopyable, Movable):
     """The constants of one step, and the update of a few elements with them."""
@@ -15,6 +21,14 @@ trait LaneUpdate(Deinitable, ImplicitlyCopyable, Movable):
 
     comptime HAS_SCALAR_ROUNDING: Bool = False
     """Whether width 1 rounds otherwise, as the scalar remainders of torch do."""
+
+    comptime SUMS: Int = 0
+    """How many sums over whole tensors the update needs: with any, a pass of
+    `measure` goes before that of `apply`."""
+
+    comptime MEASURES_STATE: Bool = False
+    """Whether `measure` moves the state, so that `apply` only reads it and sees no
+    gradient. Otherwise `measure` sees no state."""
 
     def apply[
         dtype: DType, width: Int
@@ -39,6 +53,30 @@ trait LaneUpdate(Deinitable, ImplicitlyCopyable, Movable):
         """
         ...
 
+    def measure[
+        dtype: DType, width: Int
+    ](
+        self,
+        param: SIMD[dtype, width],
+        grad: SIMD[dtype, width],
+        mut state: Array[SIMD[dtype, width], Self.STATES],
+        mut sums: Array[SIMD[DType.float64, width], Self.SUMS],
+    ):
+        """Adds what `width` elements contribute to each sum.
+
+        Parameters:
+            dtype: The compute dtype, float32 or float64.
+            width: How many lanes.
+
+        Args:
+            param: The parameters.
+            grad: The gradients.
+            state: With `MEASURES_STATE` the state tensors' lanes, replaced by their
+                new values; otherwise nothing that may be read.
+            sums: The sums so far of each lane.
+        """
+        pass
+
 
 trait UpdateRule(Deinitable, ImplicitlyCopyable, Movable):
     """The hyperparameters of an optimizer, all of them Float64 fields.
@@ -53,6 +91,9 @@ trait UpdateRule(Deinitable, ImplicitlyCopyable, Movable):
     comptime SCALARS: Int = 0
     """How many states with one element the rule keeps for each parameter."""
 
+    comptime SHARES_SUMS: Bool = False
+    """Whether a sum runs over all tensors of all groups, and not over each one."""
+
     def at_step(self, step: Float64, mut scalars: Scalars) -> Self.Update:
         """Derives the constants of one step.
 
@@ -65,6 +106,26 @@ trait UpdateRule(Deinitable, ImplicitlyCopyable, Movable):
             The constants, valid for every element of a tensor at that step.
         """
         ...
+
+    def take_sums(mut self, sums: Sums):
+        """Derives new hyperparameters from the sums over all tensors.
+
+        Called once a step for each group of a rule with `SHARES_SUMS`, between the
+        passes.
+
+        Args:
+            sums: The sums, of all groups together.
+        """
+        pass
+
+    def finish(self, mut update: Self.Update, sums: Sums):
+        """Completes the constants of a step of `apply`, after that of `measure`.
+
+        Args:
+            update: What `at_step` returned for a tensor.
+            sums: The sums over that tensor, with `SHARES_SUMS` over all.
+        """
+        pass
 
     def initial_state[
         dtype: DType

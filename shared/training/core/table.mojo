@@ -94,8 +94,10 @@ struct ContextWord:
     comptime ZERO_GRAD = 10
     """Whether the gradients become 0 once they are used."""
     comptime PARTIALS = 11
-    """Address of scratch for one float64 of each block."""
-    comptime END = 12
+    """Address of scratch for `SUMS_MAX` float64 of each block."""
+    comptime GROUPS = 12
+    """Number of rows of the hyperparameters."""
+    comptime END = 13
     """Number of words that the kernels read."""
 
 
@@ -281,8 +283,10 @@ struct Context(ImplicitlyCopyable, Movable):
             )
         )
 
-    def rule[Rule: UpdateRule](self, group: Int) -> Rule:
-        """Reads the hyperparameters of a group.
+    def rule[
+        Rule: UpdateRule
+    ](self, group: Int) -> MutPointer[Rule, MutUntrackedOrigin]:
+        """Points to the hyperparameters of a group.
 
         Parameters:
             Rule: The rule whose fields they are.
@@ -291,12 +295,10 @@ struct Context(ImplicitlyCopyable, Movable):
             group: Which group.
 
         Returns:
-            A copy of the hyperparameters.
+            A pointer into the caller's array.
         """
         var offset = group * self.word(ContextWord.HYPERPARAMETERS_STRIDE) * 8
-        return pointer_at[Rule](
-            self.word(ContextWord.HYPERPARAMETERS) + offset
-        )[]
+        return pointer_at[Rule](self.word(ContextWord.HYPERPARAMETERS) + offset)
 
     def record[
         Update: LaneUpdate

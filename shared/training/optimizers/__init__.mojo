@@ -14,6 +14,8 @@ from .adopt import ADOPT
 from .asgd import ASGD
 from .lion import Lion
 from .nadam import NAdam
+from .lamb import LAMB
+from .lars import LARS
 from .optimizer import Optimizer, Parameter
 from .radam import RAdam
 from .rmsprop import RMSprop

@@ -52,7 +52,7 @@ struct Optimizer[
     """
 
     var rule: Self.Rule
-    """The hyperparameters; may be changed between steps."""
+    """The hyperparameters; may be changed between steps, also by the rule itself."""
     var executor: Self.Runner
     """Who runs the blocks of a step."""
     var _rules: List[Self.Rule]
@@ -61,6 +61,7 @@ struct Optimizer[
     var _scalars: List[Float32]
     var _table: List[Int64]
     var _records: List[Int64]
+    var _partials: List[Float64]
     var _context: List[Int64]
 
     def __init__(
@@ -80,6 +81,7 @@ struct Optimizer[
         self._scalars = []
         self._table = []
         self._records = []
+        self._partials = []
         self._context = List[Int64](length=ContextWord.END, fill=0)
 
     def step(mut self, mut parameters: List[Parameter[Self.dtype]]) raises:
@@ -154,6 +156,7 @@ struct Optimizer[
             Context(words_at(Int(self._context.unsafe_ptr()))),
             self.executor,
         )
+        self.rule = self._rules[0]
 
     def _create_state(mut self, parameters: List[Parameter[Self.dtype]]):
         for i in range(len(parameters)):
@@ -187,3 +190,9 @@ struct Optimizer[
         self._context[ContextWord.RECORDS] = Int64(
             Int(self._records.unsafe_ptr())
         )
+        self._context[ContextWord.GROUPS] = 1
+        comptime if Self.Rule.Update.SUMS > 0:
+            self._partials.resize(blocks * Self.Rule.Update.SUMS, 0)
+            self._context[ContextWord.PARTIALS] = Int64(
+                Int(self._partials.unsafe_ptr())
+            )

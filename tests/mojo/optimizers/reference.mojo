@@ -196,6 +196,27 @@ def check_golden[
         )
 
 
+def check_five_steps[
+    Rule: UpdateRule, //
+](rule: Rule, expected: List[Float64]) raises:
+    """Compares five steps with the digits of the Python twin, from `[1, -2, 0.5]`.
+
+    The tolerance allows sums in another order.
+    """
+    var parameters = one_parameter[DType.float64]([1, -2, 0.5])
+    var optimizer = Optimizer[Rule, DType.float64](rule)
+    var first: List[Float64] = [0.5, -1, 0.1, 2, 0.3]
+    var second: List[Float64] = [-0.25, 0.75, 0.1, -1, 0.4]
+    var third: List[Float64] = [1, 0.5, -2, 0.25, -0.5]
+    for step in range(5):
+        parameters[0].grad = [first[step], second[step], third[step]]
+        optimizer.step(parameters)
+    for i in range(3):
+        assert_almost_equal(
+            parameters[0].value[i], expected[i], atol=1e-14, rtol=0
+        )
+
+
 def minimum[
     Rule: UpdateRule, //, dtype: DType = DType.float32
 ](rule: Rule, steps: Int) raises -> Float64:

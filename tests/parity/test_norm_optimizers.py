@@ -1,0 +1,281 @@
+"""Optimizers that measure whole tensors: kernels against twins, twins against peers."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+import pickle
+from typing import Any
+
+import pytest
+import pytorch_optimizer
+import torch
+from torch import Tensor, nn
+
+from hotloop import backend
+from hotloop.optimizers import LAMB, LARS, NativeStep, TorchLAMB, TorchLARS, WeightAverage
+from tests.conftest import needs_native
+
+Options = dict[str, Any]
+
+LENGTHS = [*range(40), 255, 256, 257, 1000, 5000]
+TWINS: dict[type, type] = {LAMB: TorchLAMB, LARS: TorchLARS}
+CASES: list[tuple[type, Options]] = [
+    (LAMB, {"lr": 0.1}),
+    (LAMB, {"lr": 0.1, "weight_decay": 0.0, "maximize": True}),
+    (LAMB, {"lr": torch.tensor(0.1), "betas": (0.5, 0.9), "eps": 1e-3}),
+    (LARS, {"lr": 1.0}),
+    (LARS, {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.1}),
+    (LARS, {"lr": torch.tensor(1.0), "dampening": 0.3, "weight_decay": 0.1}),
+    (LARS, {"lr": 1.0, "nesterov": True, "weight_decay": 0.1, "maximize": True}),
+]
+each_case = pytest.mark.parametrize(
+    ("ours", "options"), CASES, ids=lambda value: getattr(value, "__name__", str(value))
+)
+
+# Kernels and twins sum in float64 but in another order, which moves a trust ratio by an
+# ulp, and torch's addcmul and add contract where its compiler chose to; both accumulate.
+# bfloat16 twins round to 8 bits after each operator of 20 steps, kernels once a step.
+TOLERANCES = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 2.0**-5}
+each_dtype = pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+
+
+def make(dtype: torch.dtype, lengths: list[int] = LENGTHS) -> tuple[list[Tensor], list[Tensor]]:
+    mine = [torch.randn(length).to(dtype).requires_grad_() for length in lengths]
+    return mine, clones(mine)
+
+
+def clones(params: list[Tensor]) -> list[Tensor]:
+    return [param.detach().clone().requires_grad_() for param in params]
+
+
+def set_grads(*lists: list[Tensor], scale: float = 1.0) -> None:
+    for params in zip(*lists):
+        grad = torch.randn(params[0].shape) * scale
+        for param in params:
+            param.grad = grad.to(param.dtype, copy=True)
+
+
+def assert_close(mine: list[Tensor], other: list[Tensor], tolerance: float) -> None:
+    for a, b in zip(mine, other):
+        # Relative to the tensor: its norm is what scales every element's step.
+        limit = tolerance * float(b.detach().abs().max()) if b.numel() else 0.0
+        torch.testing.assert_close(a, b, rtol=0, atol=limit)
+
+
+def train(optimizer: Any, params: list[Tensor], steps: int) -> None:
+    for _ in range(steps):
+        set_grads(params)
+        optimizer.step()
+
+
+@each_dtype
+@each_case
+def test_the_kernel_is_the_twin(ours: Any, options: Options, dtype: torch.dtype) -> None:
+    mine, other = make(dtype)
+    optimizer, twin = ours(mine, **options), TWINS[ours](other, **options)
+    for step in range(20):
+        set_grads(mine, other, scale=10.0 ** (step % 5 - 2))
+        optimizer.step()
+        twin.step()
+    assert_close(mine, other, TOLERANCES[dtype])
+    for a, b in zip(mine, other):
+        assert optimizer.state[a].keys() == twin.state[b].keys()
+
+
+@needs_native
+@each_case
+def test_the_kernel_runs(ours: Any, options: Options) -> None:
+    mine, _ = make(torch.float32)
+    optimizer = ours(mine, **options)
+    train(optimizer, mine, 2)
+    assert optimizer.fallback_reason is None
+
+
+# What reaches a torch 2-norm of 0: both optimizers then take a step of ratio 1.
+@pytest.mark.parametrize("ours", [LAMB, LARS])
+def test_zero_parameters_move(ours: Any) -> None:
+    param = torch.zeros(300, requires_grad=True)
+    param.grad = torch.full((300,), 2.0)
+    options = {"eps": 0.0} if ours is LAMB else {}
+    ours([param], lr=0.5, **options).step()
+    # LAMB's first step is lr sign(g), LARS's lr g.
+    torch.testing.assert_close(param, torch.full((300,), -0.5 if ours is LAMB else -1.0))
+
+
+@pytest.mark.parametrize("ours", [LAMB, LARS])
+def test_zero_gradients_only_decay(ours: Any) -> None:
+    param = torch.full((300,), 2.0, requires_grad=True)
+    param.grad = torch.zeros(300)
+    ours([param], lr=0.5, weight_decay=0.0).step()
+    assert (param == 2).all()
+    ours([param], lr=0.5, weight_decay=0.1).step()
+    # LAMB's update is 0.1 p, which the ratio makes as long as p; LARS's ratio is 1.
+    torch.testing.assert_close(param, torch.full((300,), 1.0 if ours is LAMB else 1.9))
+
+
+def test_a_lamb_step_is_as_long_as_the_rate_asks() -> None:
+    mine, _ = make(torch.float64, [5, 300, 5000])
+    optimizer = LAMB(mine, lr=0.01)
+    for _ in range(5):
+        before = [param.detach().clone() for param in mine]
+        set_grads(mine)
+        optimizer.step()
+        for old, param in zip(before, mine):
+            torch.testing.assert_close((param - old).norm(), 0.01 * old.norm())
+
+
+def test_a_lars_step_is_as_long_as_the_rate_asks() -> None:
+    mine, _ = make(torch.float64, [5, 300, 5000])
+    optimizer = LARS(mine, lr=2.0, momentum=0.0, trust_coefficient=0.01, eps=0.0)
+    for _ in range(5):
+        before = [param.detach().clone() for param in mine]
+        set_grads(mine)
+        optimizer.step()
+        for old, param in zip(before, mine):
+            torch.testing.assert_close((param - old).norm(), 0.02 * old.norm())
+
+
+def test_lamb_is_its_peer() -> None:
+    # The peer does not correct v's bias, corrects m's after the ratio, clamps |p| to 10,
+    # shrinks p by weight decay beforehand unless told not to, and adds eps to |u|; the paper's
+    # algorithm 2 does none of that. Moments that have forgotten their start have no bias.
+    mine, other = make(torch.float64, [50, 300])
+    options = {"lr": 0.01, "betas": (0.9, 0.99), "eps": 1e-12, "weight_decay": 0.1}
+    optimizer = TorchLAMB(mine, **options)
+    peer = pytorch_optimizer.Lamb(other, weight_decouple=False, **options)
+    peer.clamp = float("inf")
+    peer.param_groups[0]["step"] = 10_000
+    for param, twin in zip(mine, other):
+        first, second = torch.randn(2, len(param), dtype=torch.float64)
+        state = {"exp_avg": first, "exp_avg_sq": second.square()}
+        step = torch.tensor(10_000.0)
+        optimizer.state[param] = {"step": step, **copy.deepcopy(state)}
+        peer.state[twin] = state
+    for _ in range(10):
+        set_grads(mine, other)
+        optimizer.step()
+        peer.step()
+    assert_close(mine, other, 1e-9)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_lars_is_its_peer(nesterov: bool) -> None:
+    # The peer has no eps and takes plain SGD steps on vectors.
+    mine = [
+        torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(5, 7), (3, 99)]
+    ]
+    other = clones(mine)
+    options = {"lr": 1.0, "momentum": 0.9, "weight_decay": 0.1, "nesterov": nesterov}
+    optimizer = TorchLARS(mine, eps=0.0, **options)
+    peer = pytorch_optimizer.LARS(other, trust_coefficient=1e-3, **options)
+    for _ in range(10):
+        set_grads(mine, other)
+        optimizer.step()
+        peer.step()
+    assert_close(mine, other, 1e-13)
+
+
+@each_case
+def test_state_moves(ours: Any, options: Options) -> None:
+    mine, _ = make(torch.float32, [300, 7])
+    optimizer = ours(mine, **options)
+    train(optimizer, mine, 3)
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    loaded_params = clones(mine)
+    loaded = ours(loaded_params, lr=1e9)
+    loaded.load_state_dict(torch.load(file, weights_only=True))
+    copied = copy.deepcopy(optimizer)
+    pickled = pickle.loads(pickle.dumps(optimizer))
+    for other in (loaded, copied, pickled):
+        params = other.param_groups[0]["params"]
+        again = copy.deepcopy(optimizer)
+        originals = again.param_groups[0]["params"]
+        for _ in range(3):
+            set_grads(params, originals)
+            other.step()
+            again.step()
+        assert_close(params, originals, 0.0)
+
+
+@pytest.mark.parametrize("grad_scale", [None, 4.0])
+@each_case
+def test_fused_step_is_the_sequence(ours: Any, options: Options, grad_scale: float | None) -> None:
+    models = [nn.Sequential(nn.Linear(30, 40), nn.Linear(40, 3)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    mine, other = (list(model.parameters()) for model in models)
+    optimizer: NativeStep = ours(mine, **options)
+    twin = TWINS[ours](other, **options)
+    averages = [WeightAverage(model, 0.5) for model in models]
+    scaler = None
+    if grad_scale is not None:
+        scaler = torch.amp.GradScaler("cpu", init_scale=grad_scale)
+        scaler.scale(torch.zeros(()))
+    for _ in range(4):
+        set_grads(mine, other, scale=3.0)
+        for param in mine:
+            param.grad *= grad_scale or 1.0
+        report = optimizer.fused_step(
+            max_norm=1.0, average=averages[0], zero_grad=True, scaler=scaler
+        )
+        if scaler is not None:
+            scaler.update()
+        norm = nn.utils.clip_grad_norm_(other, 1.0)
+        twin.step()
+        averages[1].update()
+        assert report.grad_norm == pytest.approx(float(norm), rel=1e-6)
+        assert all((param.grad == 0).all() for param in mine)
+    assert_close(mine, other, 2e-6)
+    for a, b in zip(mine, other):
+        assert_close([averages[0].averages[a]], [averages[1].averages[b]], 2e-6)
+
+
+@needs_native
+@each_case
+def test_a_grad_scale_divides_once(ours: Any, options: Options) -> None:
+    mine, other = make(torch.float32)
+    optimizer, twin = ours(mine, **options), ours(other, **options)
+    optimizer.grad_scale = torch.tensor(3.0)
+    for _ in range(3):
+        set_grads(mine, other)
+        for a, b in zip(mine, other):
+            b.grad = a.grad / 3
+        optimizer.step()
+        twin.step()
+        for a, b in zip(mine, other):
+            assert torch.equal(a.grad, b.grad)
+    assert_close(mine, other, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("ours", "options", "message"),
+    [
+        (LAMB, {"lr": -1.0}, "lr must be at least 0"),
+        (LAMB, {"betas": (0.9, 1.0)}, "betas must be 2 numbers"),
+        (LARS, {"trust_coefficient": -1.0}, "trust_coefficient must be at least 0"),
+        (LARS, {"nesterov": True, "dampening": 0.5}, "nesterov=True needs"),
+        (LARS, {"nesterov": True, "momentum": 0.0}, "nesterov=True needs"),
+    ],
+)
+def test_bad_hyperparameters(ours: Any, options: Options, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ours([torch.zeros(1, requires_grad=True)], **options)
+
+
+@needs_native
+def test_momentum_turned_on_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A buffer that is missing is torch's to make; the kernels take it from there.
+    allowed = dataclasses.replace(backend.current(), is_strict=False)
+    monkeypatch.setattr(backend, "current", lambda: allowed)
+    mine, other = make(torch.float32, [300])
+    optimizers = [LARS(mine, lr=1.0, momentum=0.0), TorchLARS(other, lr=1.0, momentum=0.0)]
+    for momentum in (0.0, 0.5, 0.5):
+        set_grads(mine, other)
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["momentum"] = momentum
+            optimizer.step()
+    assert optimizers[0].fallback_reason is None
+    assert_close(mine, other, 1e-6)
