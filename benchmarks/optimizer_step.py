@@ -36,6 +36,8 @@ RULES: dict[str, dict[str, Any]] = {
     "Lion": {},
     "Adan": {},
     "ADOPT": {},
+    "LAMB": {},
+    "LARS": {"lr": 0.1},
     "ScheduleFreeSGD": {},
     "ScheduleFreeAdamW": {},
     "AdamW8bit": {},

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from hotloop import backend
-from hotloop.optimizers import LAMB, LARS, NativeStep, TorchLAMB, TorchLARS, WeightAverage
+from hotloop.optimizers import LAMB, LARS, NativeStep, WeightAverage
+from hotloop.optimizers.lamb import TorchLAMB
+from hotloop.optimizers.lars import TorchLARS
 from tests.conftest import needs_native
 
 Options = dict[str, Any]

@@ -44,6 +44,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "Adadelta": {"lr": 1.0},
     "Adagrad": {"lr": 1.0},
     "Adamax": {"lr": 0.1},
+    "LARS": {"lr": 3.0},
     "RAdam": {"lr": 0.005, "betas": (0.9, 0.95)},
 }
 #: Those whose constructor makes the state.
