@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import hotloop.optimizers
+from hotloop import backend
 from hotloop.optimizers import FusedStep, NativeStep
 from hotloop.optimizers.reference import Reference
 
@@ -51,6 +52,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 STATE_AT_ONCE = {"Adagrad"}
 #: Those that count steps for all parameters of a group together.
 GROUP_COUNTS = {"ScheduleFreeAdamW", "ScheduleFreeSGD"}
+#: Those without float64 kernels.
+NO_FLOAT64 = {"AdamW8bit", "Lion8bit"}
 #: Those that take no parameters with one dimension.
 MATRICES_ONLY = {"Muon"}
 
@@ -75,6 +78,8 @@ def oracle_of(ours: type) -> Make:
 
 
 def make_params(ours: type, *sizes: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    if ours.__name__ in NO_FLOAT64 and dtype == torch.float64 and backend.current().is_strict:
+        pytest.skip(f"{ours.__name__} has no float64 kernel, and nothing else may run")
     shapes = [(size, 2) if ours.__name__ in MATRICES_ONLY else (size,) for size in sizes]
     return [torch.randn(shape).to(dtype).requires_grad_() for shape in shapes]
 
@@ -132,8 +137,7 @@ def rosenbrock(x: Tensor) -> Tensor:
     [(quadratic, [3.0, -2.0, 0.5, -1.0], 1e-3), (rosenbrock, [-1.2, 1.0], 0.02)],
     ids=["quadratic", "rosenbrock"],
 )
-@pytest.mark.parametrize("step", ["step", "fused_step"])
-def test_converges(ours: type, loss: Any, start: list[float], goal: float, step: str) -> None:
+def test_converges(ours: type, loss: Any, start: list[float], goal: float) -> None:
     shape = (-1, 2) if ours.__name__ in MATRICES_ONLY else (-1,)
     param = torch.tensor(start).reshape(shape).requires_grad_()
     optimizer = ours([param], **options_of(ours))
@@ -147,7 +151,7 @@ def test_converges(ours: type, loss: Any, start: list[float], goal: float, step:
     for _ in range(total):
         optimizer.zero_grad()
         loss(param).backward()
-        optimizer.step() if step == "step" else optimizer.fused_step(max_norm=10.0)
+        optimizer.step()
         schedule.step()
     if is_schedule_free:
         optimizer.eval()
