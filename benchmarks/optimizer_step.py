@@ -2,7 +2,7 @@
 
 Every ratio is the peer's time by hotloop's, from interleaved pairs: above 1, hotloop is
 faster. Nothing else may run meanwhile. torch's variants are always there; the other peers
-are those of the `bench` extra that are installed.
+(deepspeed, bitsandbytes, torchao, pytorch-optimizer, schedulefree) where they are installed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ RULES: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rules", nargs="+", default=list(RULES), choices=RULES)
+    parser.add_argument("--rules", nargs="+", default=["AdamW"], choices=RULES)
     parser.add_argument("--models", nargs="+", default=[""], help="prefixes of names")
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
