@@ -68,7 +68,10 @@ def test_kernel_has_the_bits_of_its_twin(
     options = draw_options(data, name)
     wrap = WithHessian if name == "SophiaG" else lambda optimizer: optimizer
     ours = train(lambda p: wrap(getattr(optimizers, name)(p, **options)), problem, dtype, threads)
-    assert_same(ours, train(lambda p: wrap(twin_of(name)(p, **options)), problem, dtype, 1))
+    twins = train(lambda p: wrap(twin_of(name)(p, **options)), problem, dtype, 1)
+    # At weight 1, which is each first step's, the sign of a zero from torch's lerp depends on
+    # the width of its vectors.
+    assert_same(ours, twins, with_zero_signs=not name.startswith("ScheduleFree"))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
