@@ -1,6 +1,15 @@
 """Lion (Chen et al., 2023, arXiv:2302.06675)."""
 
-from ..core import LaneUpdate, Scalars, UpdateRule, effective_gradient, lerp
+from std.utils.numerics import isnan
+
+from ..core import (
+    LaneUpdate,
+    Scalars,
+    UpdateRule,
+    effective_gradient,
+    lerp,
+    sign,
+)
 
 
 @fieldwise_init
@@ -50,11 +59,10 @@ struct LionUpdate(LaneUpdate):
         var g = effective_gradient(param, grad, self.maximize, 0)
 
         var mean = lerp(state[0], g, self.sign_weight.cast[dtype]())
-        var sign = mean.gt(0).select(
-            Lanes(1), mean.lt(0).select(Lanes(-1), mean)
-        )
+        # torch's sign of NaN is 0, which would hide it.
+        var direction = isnan(mean).select(mean, sign(mean))
         var decayed = param * Lanes(self.decay.cast[dtype]())
-        param = sign.fma(Lanes(self.negative_lr.cast[dtype]()), decayed)
+        param = direction.fma(Lanes(self.negative_lr.cast[dtype]()), decayed)
         state[0] = lerp(state[0], g, self.momentum_weight.cast[dtype]())
 
 
