@@ -20,17 +20,32 @@ from measure import compare, describe_machine
 from models import MODELS, choose_models, make_params
 from peers import find_peers, make_optimizer
 
-#: The optimizers that have kernels, and options other than the defaults.
+#: The optimizers, and options other than the defaults.
 RULES: dict[str, dict[str, Any]] = {
     "AdamW": {},
     "Adam": {},
     "SGD": {"lr": 1e-3, "momentum": 0.9},
+    "RMSprop": {},
+    "Adagrad": {},
+    "Adadelta": {},
+    "Adamax": {},
+    "NAdam": {},
+    "RAdam": {},
+    "Rprop": {},
+    "ASGD": {},
+    "Lion": {},
+    "Adan": {},
+    "ADOPT": {},
+    "ScheduleFreeSGD": {},
+    "ScheduleFreeAdamW": {},
+    "AdamW8bit": {},
+    "Lion8bit": {},
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rules", nargs="+", default=["AdamW"], choices=RULES)
+    parser.add_argument("--rules", nargs="+", default=list(RULES), choices=RULES)
     parser.add_argument("--models", nargs="+", default=[""], help="prefixes of names")
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -100,7 +100,9 @@ struct Kernel:
     """Schedule-free SGD."""
     comptime SCHEDULE_FREE_ADAMW = 32
     """Schedule-free AdamW."""
-    comptime END = 33
+    comptime ADAMW_8BIT_FAST = 33
+    """AdamW with moments of 8 bits that approximates; no float64."""
+    comptime END = 34
     """Number of kernels."""
 
 
@@ -156,6 +158,9 @@ def run_kernel[
         number, context, executor
     )
     _run_quantized[AdamW[], Kernel.ADAMW_8BIT](number, context, executor)
+    _run_quantized[AdamW[fast=True], Kernel.ADAMW_8BIT_FAST](
+        number, context, executor
+    )
     _run_quantized[Lion, Kernel.LION_8BIT](number, context, executor)
     _run_wide[Lion, Kernel.LION_WIDE_STATE](number, context, executor)
     _run_wide[Adam[], Kernel.ADAM_WIDE_STATE](number, context, executor)

@@ -457,3 +457,26 @@ def test_a_language_model_trains_as_with_float32(ours: Any, full: Any, lr: float
     full_loss = train(full)
     assert full_loss < 1.4  # log(12) = 2.5 is no model at all.
     assert ours_loss == pytest.approx(full_loss, rel=0.01)
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_fast_math_is_off_by_at_most_its_bound(dtype: torch.dtype) -> None:
+    values, grad = torch.zeros(10_000), torch.randn(10_000)
+    fast, exact = (
+        AdamW8bit(
+            [values.to(dtype, copy=True).requires_grad_()], lr=0.01, weight_decay=0.0, fast_math=f
+        )
+        for f in (True, False)
+    )
+    for optimizer in (fast, exact):
+        optimizer.param_groups[0]["params"][0].grad = grad.to(dtype)
+        optimizer.step()
+        assert optimizer.fallback_reason is None
+    a, b = (optimizer.param_groups[0]["params"][0].detach() for optimizer in (fast, exact))
+    # From zero the parameter is the change itself; bfloat16 may round it to a neighbour.
+    torch.testing.assert_close(a, b, rtol=2.0**-19 if dtype == torch.float32 else 2.0**-7, atol=0)
+    if dtype == torch.float32:
+        assert not torch.equal(a, b)
+    for name, value in exact.state_dict()["state"][0].items():
+        torch.testing.assert_close(fast.state_dict()["state"][0][name], value, rtol=0, atol=0)

@@ -203,6 +203,25 @@ def test_rule_has_the_bits_of_torch(name: str, options: dict[str, Any], dtype: t
     assert_same_bits(ours, theirs, mine, other)
 
 
+# MKL's root is off by a unit in the last place at most, and so is the update then. Momentum
+# 0.9 adds up ten of them, and RMSprop's first ones are as large as the parameters here.
+ROOT_ULPS = 32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@each_torch_case
+def test_rule_is_near_torch_with_its_own_roots(
+    name: str, options: dict[str, Any], dtype: torch.dtype
+) -> None:
+    mine, other = make(LENGTHS, dtype)
+    ours = getattr(optimizers, name)(mine, **options)
+    theirs = getattr(torch.optim, name)(other, **options)
+    run(ours, theirs, mine, other)
+    eps = torch.finfo(dtype).eps
+    for a, b in zip(mine, other):
+        torch.testing.assert_close(a, b, rtol=ROOT_ULPS * eps, atol=ROOT_ULPS / 10 * eps)
+
+
 def test_a_nan_in_the_largest_moment_stays_as_in_torch() -> None:
     mine, other = make([40], torch.float32)
     ours, theirs = Adam(mine, amsgrad=True), torch.optim.Adam(other, amsgrad=True, fused=True)

@@ -33,6 +33,7 @@ class TorchAdamW8bit(BlockwiseReference):
         weight_decay: float = 1e-2,
         *,
         maximize: bool = False,
+        fast_math: bool = False,
     ) -> None:
         check_at_least(0, lr=lr, eps=eps, weight_decay=weight_decay)
         check_betas(betas)
@@ -42,6 +43,7 @@ class TorchAdamW8bit(BlockwiseReference):
             "eps": eps,
             "weight_decay": weight_decay,
             "maximize": maximize,
+            "fast_math": fast_math,
         }
         super().__init__(params, defaults)
 
@@ -97,7 +99,7 @@ class AdamW8bit(BlockwiseKernels, TorchAdamW8bit):
     block's absmax becomes NaN: from the next step on all 256 elements are NaN.
 
     Parameters may be float32 or bfloat16; others run on torch, see `fallback_reason`.
-    Both give equal bits.
+    Both give equal bits, unless `fast_math` asks for less.
 
     Args:
         params: The parameters, or param groups.
@@ -106,15 +108,22 @@ class AdamW8bit(BlockwiseKernels, TorchAdamW8bit):
         eps: Added to the denominator, at least 0.
         weight_decay: The decoupled weight decay, at least 0.
         maximize: Whether to climb instead of descend.
+        fast_math: Whether the kernel may approximate square root and division, as in
+            `AdamW`, where the moments are codes and eps is above 0.
 
     Raises:
         ValueError: If a hyperparameter is out of range.
     """
 
-    options = ("lr", "betas", "eps", "weight_decay", "maximize")
+    options = ("lr", "betas", "eps", "weight_decay", "maximize", "fast_math")
     step_name = "step"
     coded_kernel = "ADAMW_8BIT"
     small_kernels = {torch.float32: "ADAMW", torch.bfloat16: "ADAMW_WIDE_STATE"}
+
+    def kernel(self, group: dict[str, Any]) -> str:
+        """Return the name of the kernel for coded state."""
+        is_fast = group["fast_math"] and group["eps"] > 0
+        return f"{self.coded_kernel}_FAST" if is_fast else self.coded_kernel
 
     def hyperparameters(self, group: dict[str, Any]) -> tuple[float, ...]:
         """Return the fields of Mojo's `Adam`."""

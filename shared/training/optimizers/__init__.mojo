@@ -12,7 +12,6 @@ from .adamw import AdamW
 from .adan import Adan
 from .adopt import ADOPT
 from .asgd import ASGD
-from .lion8bit import Lion8bit, Lion8bitUpdate
 from .lion import Lion
 from .nadam import NAdam
 from .optimizer import Optimizer, Parameter

@@ -48,7 +48,7 @@ struct AdamUpdate[amsgrad: Bool, decoupled: Bool, fast: Bool](LaneUpdate):
     """The two moments, and with `amsgrad` the largest second moment."""
 
     comptime HAS_SCALAR_ROUNDING = True
-    """torch's fused kernels contract other operations in their remainders."""
+    """The remainders of torch's fused kernels contract other operations."""
 
     var maximize: Float64
     """1 to maximize, else 0."""
@@ -127,7 +127,11 @@ struct AdamUpdate[amsgrad: Bool, decoupled: Bool, fast: Bool](LaneUpdate):
 
 
 comptime Float32Lanes[width: Int] = SIMD[DType.float32, width]
-"""Lanes that the CPU has estimates for."""
+"""Lanes that the CPU has estimates for.
+
+Parameters:
+    width: How many lanes.
+"""
 
 
 @always_inline

@@ -41,7 +41,7 @@ struct ADOPTUpdate(LaneUpdate):
     var eps: Float64
     """The least denominator."""
     var limit: Float64
-    """c, infinite for none."""
+    """The limit c, infinite for none."""
     var negative_lr: Float64
     """`-lr`."""
     var is_first: Float64

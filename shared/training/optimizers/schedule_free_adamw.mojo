@@ -84,8 +84,7 @@ struct ScheduleFreeAdamWUpdate(LaneUpdate):
 
 
 struct ScheduleFreeAdamW(UpdateRule):
-    """Hyperparameters of schedule-free AdamW, of which the caller updates three each step.
-    """
+    """Hyperparameters of schedule-free AdamW, of which the caller updates three each step."""
 
     comptime Update = ScheduleFreeAdamWUpdate
     """The constants of one step."""

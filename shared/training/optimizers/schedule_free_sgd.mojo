@@ -56,8 +56,7 @@ struct ScheduleFreeSGDUpdate(LaneUpdate):
 
 
 struct ScheduleFreeSGD(UpdateRule):
-    """Hyperparameters of schedule-free SGD, of which the caller updates two each step.
-    """
+    """Hyperparameters of schedule-free SGD, of which the caller updates two each step."""
 
     comptime Update = ScheduleFreeSGDUpdate
     """The constants of one step."""
