@@ -1,16 +1,23 @@
-"""Write the golden values of torch's optimizers: `python tests/golden/generate.py`.
+"""Write the golden values of torch's and others' optimizers: `python tests/golden/generate.py`.
 
 Each case starts from two float64 parameters and takes eight steps of torch's
-single-tensor loop, so that RAdam, which rectifies from the sixth step on, does both.
+single-tensor loop, so that RAdam, which rectifies from the sixth step on, does both. For
+the rules that torch lacks, pytorch-optimizer and schedulefree take the steps.
 """
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytorch_optimizer
+import schedulefree
 import torch
+from torch import Tensor
 
 GOLDEN = Path(__file__).with_name("optimizers.json")
 
@@ -55,10 +62,72 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def run(name: str, **options: Any) -> list[list[float]]:
+class Sophia(pytorch_optimizer.SophiaH):
+    """Sophia with the estimate of Sophia-G, from two samples, before each step."""
+
+    def step(self) -> None:
+        """Move the Hessian by the present gradients, and step."""
+        rho, samples = 0.05, 2
+        (param,) = self.param_groups[0]["params"]
+        super().step(hessian=[rho * samples * param.grad**2])
+
+
+def schedule_free(kind: Callable[..., Any], params: list[Tensor], **options: Any) -> Any:
+    """Return an optimizer of schedulefree, in train mode."""
+    optimizer = kind(params, lr=0.1, warmup_steps=3, foreach=False, **options)
+    optimizer.train()
+    return optimizer
+
+
+#: The same for the rules that torch lacks, with the peer that computes them.
+PEER_CASES: dict[str, tuple[str, dict[str, Any], Callable[[list[Tensor]], Any]]] = {
+    "lion": (
+        "Lion",
+        {"weight_decay": 0.1},
+        lambda p: pytorch_optimizer.Lion(p, lr=0.1, weight_decay=0.1),
+    ),
+    "adan": (
+        "Adan",
+        {"weight_decay": 0.1},
+        lambda p: pytorch_optimizer.Adan(p, lr=0.1, weight_decay=0.1, eps=1e-8),
+    ),
+    # The peer counts the first step, which moves nothing, where the authors do not.
+    "adopt": (
+        "ADOPT",
+        {"betas": (0.9, 0.99)},
+        lambda p: pytorch_optimizer.ADOPT(
+            p, lr=0.1, betas=(0.9, 0.99), clip_lambda=lambda step: (step - 1) ** 0.25
+        ),
+    ),
+    "adopt unclipped": (
+        "ADOPT",
+        {"betas": (0.9, 0.99), "clip": False},
+        lambda p: pytorch_optimizer.ADOPT(
+            p, lr=0.1, betas=(0.9, 0.99), clip_lambda=lambda step: math.inf
+        ),
+    ),
+    "sophia": (
+        "SophiaG",
+        {"betas": (0.9, 0.9), "rho": 0.05},
+        lambda p: Sophia(p, lr=0.1, betas=(0.9, 0.9), weight_decay=0.1, p=1.0),
+    ),
+    "schedule-free sgd": (
+        "ScheduleFreeSGD",
+        {"warmup_steps": 3, "weight_decay": 0.1},
+        lambda p: schedule_free(schedulefree.SGDScheduleFree, p, weight_decay=0.1),
+    ),
+    "schedule-free adamw": (
+        "ScheduleFreeAdamW",
+        {"warmup_steps": 3, "weight_decay": 0.1},
+        lambda p: schedule_free(schedulefree.AdamWScheduleFree, p, weight_decay=0.1),
+    ),
+}
+
+
+def run(make: Callable[[list[Tensor]], Any]) -> list[list[float]]:
     """Return the parameters after each step."""
     param = torch.tensor(START, dtype=torch.float64, requires_grad=True)
-    optimizer = getattr(torch.optim, name)([param], lr=0.1, foreach=False, **options)
+    optimizer = make([param])
     path = []
     for gradient in GRADIENTS:
         param.grad = torch.tensor(gradient, dtype=torch.float64)
@@ -70,10 +139,14 @@ def run(name: str, **options: Any) -> list[list[float]]:
 def generate() -> dict[str, Any]:
     """Return what the file holds."""
     cases = {
-        case: {"optimizer": name, "options": options, "params": run(name, **options)}
+        case: (name, options, partial(getattr(torch.optim, name), lr=0.1, foreach=False, **options))
         for case, (name, options) in CASES.items()
     }
-    return {"start": START, "gradients": GRADIENTS, **cases}
+    entries = {
+        case: {"optimizer": name, "options": options, "params": run(make)}
+        for case, (name, options, make) in {**cases, **PEER_CASES}.items()
+    }
+    return {"start": START, "gradients": GRADIENTS, **entries}
 
 
 def main() -> None:

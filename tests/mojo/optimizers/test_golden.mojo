@@ -1,10 +1,11 @@
-"""Every rule that torch has, too, against the digits of torch's float64 loops."""
+"""Every rule against the digits of float64 loops: torch's or, without one, a peer's."""
 
 from std.pathlib import Path
 from std.testing import TestSuite, assert_almost_equal, assert_equal
 
 from shared.training.core import UpdateRule
 from shared.training.optimizers import (
+    ADOPT,
     ASGD,
     SGD,
     Adadelta,
@@ -12,12 +13,18 @@ from shared.training.optimizers import (
     Adam,
     Adamax,
     AdamW,
+    Adan,
+    Lion,
     NAdam,
     Optimizer,
     RAdam,
     RMSprop,
     Rprop,
+    ScheduleFreeAdamW,
+    ScheduleFreeSGD,
+    SophiaG,
 )
+from shared.training.optimizers.adam import bias_correction
 
 from reference import one_parameter
 
@@ -46,17 +53,36 @@ def numbers(entry: String, array: String) raises -> List[Float64]:
     raise Error("no ", entry, " in ", FILE)
 
 
-def check[Rule: UpdateRule, //](entry: String, rule: Rule) raises:
+comptime Stepper[Rule: UpdateRule] = Optimizer[Rule, DType.float64]
+"""The optimizer of these tests."""
+
+
+def leave[
+    Rule: UpdateRule
+](mut optimizer: Stepper[Rule], step: Int, grads: List[Float64]):
+    """Changes nothing before a step."""
+    pass
+
+
+def check[
+    Rule: UpdateRule,
+    //,
+    prepare: def(
+        mut optimizer: Stepper[Rule], step: Int, grads: List[Float64]
+    ) thin -> None = leave[Rule],
+](entry: String, rule: Rule) raises:
     """Compares each step with the file's."""
     var gradients = numbers("gradients", '"gradients": ')
     var expected = numbers(entry, '"params": ')
     assert_equal(len(expected), len(gradients))
     assert_equal(len(expected), 16)
     var parameters = one_parameter[DType.float64](numbers("start", '"start": '))
-    var optimizer = Optimizer[Rule, DType.float64](rule)
+    var optimizer = Stepper[Rule](rule)
+    optimizer._create_state(parameters)
     for step in range(len(gradients) // 2):
         for i in range(2):
             parameters[0].grad[i] = gradients[2 * step + i]
+        prepare(optimizer, step + 1, parameters[0].grad)
         optimizer.step(parameters)
         for i in range(2):
             assert_almost_equal(
@@ -134,6 +160,74 @@ def test_rprop() raises:
 
 def test_asgd() raises:
     check("asgd", ASGD(lr=0.1, lambd=0.1, t0=3, weight_decay=0.1))
+
+
+def test_lion() raises:
+    check("lion", Lion(lr=0.1, weight_decay=0.1))
+
+
+def test_adan() raises:
+    check("adan", Adan(lr=0.1, weight_decay=0.1))
+
+
+def test_adopt() raises:
+    check("adopt", ADOPT(lr=0.1, beta2=0.99))
+    check("adopt unclipped", ADOPT(lr=0.1, beta2=0.99, clip=False))
+
+
+def move_hessian(
+    mut optimizer: Stepper[SophiaG], step: Int, grads: List[Float64]
+):
+    """Averages the estimates of two samples."""
+    for i in range(2):
+        ref hessian = optimizer._state[1][i]
+        hessian = 0.9 * hessian + (1 - 0.9) * 2 * grads[i] * grads[i]
+
+
+def test_sophia() raises:
+    check[move_hessian](
+        "sophia",
+        SophiaG(lr=0.1, beta1=0.9, rho=0.05, weight_decay=0.1),
+    )
+
+
+def warmed_up(step: Int) -> Tuple[Float64, Float64]:
+    """Gives the rate, warmed up in three steps, and the weight of a step.
+
+    Steps are weighted by the square of the largest rate so far, here the last.
+    """
+    var sum = 0.0
+    var lr = 0.0
+    for i in range(1, step + 1):
+        lr = 0.1 * min(1.0, Float64(i) / 3)
+        sum += lr * lr
+    return lr, lr * lr / sum
+
+
+def warm_up_sgd(
+    mut optimizer: Stepper[ScheduleFreeSGD], step: Int, grads: List[Float64]
+):
+    """Sets what changes from step to step."""
+    var lr, weight = warmed_up(step)
+    optimizer.rule.lr = lr
+    optimizer.rule.weight = weight
+
+
+def warm_up_adamw(
+    mut optimizer: Stepper[ScheduleFreeAdamW], step: Int, grads: List[Float64]
+):
+    """Sets what changes from step to step."""
+    var lr, weight = warmed_up(step)
+    optimizer.rule.lr = lr
+    optimizer.rule.weight = weight
+    optimizer.rule.bias2 = bias_correction(0.999, Float64(step))
+
+
+def test_schedule_free() raises:
+    check[warm_up_sgd]("schedule-free sgd", ScheduleFreeSGD(weight_decay=0.1))
+    check[warm_up_adamw](
+        "schedule-free adamw", ScheduleFreeAdamW(weight_decay=0.1)
+    )
 
 
 def main() raises:
