@@ -113,4 +113,5 @@ KERNELS = (
     "LARS",
     "LARS_MOMENTUM",
     "LARS_NESTEROV",
+    "PRODIGY",
 )

@@ -1,7 +1,7 @@
 """The kernels that the extension carries, by number."""
 
 from shared.training.core import Context, Executor, UpdateRule, update
-from shared.training.optimizers import LAMB, LARS, SGD, Adam, AdamW
+from shared.training.optimizers import LAMB, LARS, SGD, Adam, AdamW, Prodigy
 
 comptime DTYPES = 3
 """How many dtypes each kernel comes in: float32, float64, bfloat16."""
@@ -32,7 +32,9 @@ struct Kernel:
     """LARS with momentum."""
     comptime LARS_NESTEROV = 10
     """LARS with Nesterov momentum."""
-    comptime END = 11
+    comptime PRODIGY = 11
+    """Prodigy."""
+    comptime END = 12
     """Number of kernels."""
 
 
@@ -64,6 +66,7 @@ def run_kernel[
     _run[LARS[momentum=False], Kernel.LARS](number, context, executor)
     _run[LARS[], Kernel.LARS_MOMENTUM](number, context, executor)
     _run[LARS[nesterov=True], Kernel.LARS_NESTEROV](number, context, executor)
+    _run[Prodigy, Kernel.PRODIGY](number, context, executor)
 
 
 @always_inline

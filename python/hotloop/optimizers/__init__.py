@@ -7,6 +7,7 @@ from hotloop.optimizers.fused_step import FusedStep, torch_fused_step
 from hotloop.optimizers.lamb import LAMB, TorchLAMB
 from hotloop.optimizers.lars import LARS, TorchLARS
 from hotloop.optimizers.optimizer import NativeStep
+from hotloop.optimizers.prodigy import Prodigy, TorchProdigy
 from hotloop.optimizers.sgd import SGD
 
 __all__ = [
@@ -17,8 +18,10 @@ __all__ = [
     "AdamW",
     "FusedStep",
     "NativeStep",
+    "Prodigy",
     "TorchLAMB",
     "TorchLARS",
+    "TorchProdigy",
     "WeightAverage",
     "torch_fused_step",
 ]

@@ -9,4 +9,5 @@ from .adamw import AdamW
 from .lamb import LAMB
 from .lars import LARS
 from .optimizer import Optimizer, Parameter
+from .prodigy import Prodigy
 from .sgd import SGD
