@@ -142,4 +142,5 @@ KERNELS = (
     "LARS",
     "LARS_MOMENTUM",
     "LARS_NESTEROV",
+    "PRODIGY",
 )

@@ -21,6 +21,7 @@ from shared.training.optimizers import (
     LARS,
     Lion,
     NAdam,
+    Prodigy,
     RAdam,
     RMSprop,
     Rprop,
@@ -112,7 +113,9 @@ struct Kernel:
     """LARS with momentum."""
     comptime LARS_NESTEROV = 37
     """LARS with Nesterov momentum."""
-    comptime END = 38
+    comptime PRODIGY = 38
+    """Prodigy."""
+    comptime END = 39
     """Number of kernels."""
 
 
@@ -171,6 +174,7 @@ def run_kernel[
     _run[LARS[momentum=False], Kernel.LARS](number, context, executor)
     _run[LARS[], Kernel.LARS_MOMENTUM](number, context, executor)
     _run[LARS[nesterov=True], Kernel.LARS_NESTEROV](number, context, executor)
+    _run[Prodigy, Kernel.PRODIGY](number, context, executor)
     _run_quantized[AdamW[], Kernel.ADAMW_8BIT](number, context, executor)
     _run_quantized[AdamW[fast=True], Kernel.ADAMW_8BIT_FAST](
         number, context, executor

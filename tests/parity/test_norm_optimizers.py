@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from hotloop import backend
-from hotloop.optimizers import LAMB, LARS, NativeStep, WeightAverage
+from hotloop.optimizers import LAMB, LARS, NativeStep, Prodigy, WeightAverage
 from hotloop.optimizers.lamb import TorchLAMB
 from hotloop.optimizers.lars import TorchLARS
+from hotloop.optimizers.prodigy import TorchProdigy
 from tests.conftest import needs_native
 
 Options = dict[str, Any]
 
 LENGTHS = [*range(40), 255, 256, 257, 1000, 5000]
-TWINS: dict[type, type] = {LAMB: TorchLAMB, LARS: TorchLARS}
+TWINS: dict[type, type] = {LAMB: TorchLAMB, LARS: TorchLARS, Prodigy: TorchProdigy}
 CASES: list[tuple[type, Options]] = [
     (LAMB, {"lr": 0.1}),
     (LAMB, {"lr": 0.1, "weight_decay": 0.0, "maximize": True}),
@@ -31,6 +32,20 @@ CASES: list[tuple[type, Options]] = [
     (LARS, {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.1}),
     (LARS, {"lr": torch.tensor(1.0), "dampening": 0.3, "weight_decay": 0.1}),
     (LARS, {"lr": 1.0, "nesterov": True, "weight_decay": 0.1, "maximize": True}),
+    (Prodigy, {"d0": 1e-3}),
+    (Prodigy, {"d0": 1e-3, "weight_decay": 0.1, "use_bias_correction": True, "maximize": True}),
+    (
+        Prodigy,
+        {
+            "lr": torch.tensor(0.5),
+            "d0": 1e-2,
+            "d_coef": 0.5,
+            "growth_rate": 1.1,
+            "weight_decay": 0.1,
+            "decouple": False,
+            "safeguard_warmup": True,
+        },
+    ),
 ]
 each_case = pytest.mark.parametrize(
     ("ours", "options"), CASES, ids=lambda value: getattr(value, "__name__", str(value))
@@ -179,6 +194,128 @@ def test_lars_is_its_peer(nesterov: bool) -> None:
     assert_close(mine, other, 1e-13)
 
 
+@pytest.mark.parametrize("safeguard_warmup", [False, True])
+def test_prodigy_is_its_peer(safeguard_warmup: bool) -> None:
+    # The peer keeps the numerator in float32. Its weight decay that is not decoupled joins
+    # the gradient after the moments have used it; the authors' code adds it before.
+    mine, other = make(torch.float64, [50, 300])
+    options: Options = {"weight_decay": 0.1, "d0": 1e-3, "safeguard_warmup": safeguard_warmup}
+    optimizer = TorchProdigy(mine, use_bias_correction=True, **options)
+    peer = pytorch_optimizer.Prodigy(other, bias_correction=True, **options)
+    target = torch.randn(300, dtype=torch.float64)
+    for _ in range(30):
+        for params in (mine, other):
+            for param in params:
+                param.grad = param.detach() - target[: len(param)]
+        optimizer.step()
+        peer.step()
+    assert optimizer.param_groups[0]["d"] > 2e-3
+    assert optimizer.param_groups[0]["d"] == pytest.approx(peer.param_groups[0]["d"], rel=1e-5)
+    assert_close(mine, other, 1e-5)
+
+
+def make_groups(params: list[Tensor]) -> list[Options]:
+    return [
+        {"params": params[:2], "weight_decay": 0.1},
+        {"params": params[2:4], "maximize": True},
+        {"params": params[4:], "eps": 1e-3},
+    ]
+
+
+def test_prodigy_shares_one_distance() -> None:
+    mine, other = make(torch.float64, [50, 300, 0, 7, 1000, 5])
+    optimizer = Prodigy(make_groups(mine), d0=1e-3)
+    twin = TorchProdigy(make_groups(other), d0=1e-3)
+    for step in range(10):
+        set_grads(mine, other)
+        for param in (*mine, *other):
+            param.grad += 3  # A way to go.
+        if step % 3 == 0:
+            mine[0].grad = other[0].grad = None
+        if step % 5 == 4:
+            mine[4].grad = other[4].grad = mine[5].grad = other[5].grad = None
+        optimizer.step()
+        twin.step()
+        for group, reference in zip(optimizer.param_groups, twin.param_groups):
+            assert group["k"] == reference["k"] == step + 1
+            for name in ("d", "d_max", "d_numerator"):
+                assert group[name] == pytest.approx(reference[name], rel=1e-12)
+                assert group[name] == optimizer.param_groups[0][name]
+    assert optimizer.param_groups[0]["d"] > 1e-3
+    assert_close(mine, other, 1e-13)
+
+
+def test_a_group_added_late_shares_the_distance() -> None:
+    mine, other = make(torch.float64, [50, 300])
+    optimizer, twin = Prodigy(mine[:1], d0=1e-2), TorchProdigy(other[:1], d0=1e-2)
+    for step in range(6):
+        if step == 3:
+            optimizer.add_param_group({"params": mine[1:]})
+            twin.add_param_group({"params": other[1:]})
+        set_grads(mine, other)
+        optimizer.step()
+        twin.step()
+    assert optimizer.param_groups[1]["k"] == 6
+    assert_close(mine, other, 1e-13)
+
+
+def test_an_estimate_that_was_changed_is_used() -> None:
+    mine, other = make(torch.float64, [50])
+    optimizer, twin = Prodigy(mine), TorchProdigy(other)
+    for step in range(4):
+        if step == 2:
+            optimizer.param_groups[0]["d"] = twin.param_groups[0]["d"] = 0.1
+            optimizer.param_groups[0]["d_max"] = twin.param_groups[0]["d_max"] = 0.1
+        set_grads(mine, other)
+        optimizer.step()
+        twin.step()
+    assert optimizer.param_groups[0]["d"] >= 0.1
+    assert_close(mine, other, 1e-13)
+
+
+@pytest.mark.parametrize("ours", [Prodigy, TorchProdigy])
+def test_prodigy_without_gradient_or_rate_stays(ours: Any) -> None:
+    param = torch.full((300,), 2.0, requires_grad=True)
+    optimizer = ours([param], weight_decay=0.1, eps=0.0)
+    param.grad = torch.zeros(300)
+    optimizer.step()
+    optimizer.param_groups[0]["lr"] = 0.0
+    param.grad = torch.ones(300)
+    optimizer.step()
+    assert (param == 2).all()
+    assert (optimizer.param_groups[0]["k"], optimizer.param_groups[0]["d"]) == (0, 1e-6)
+    assert not optimizer.state[param] or (optimizer.state[param]["exp_avg"] == 0).all()
+
+
+@pytest.mark.parametrize("ours", [Prodigy, TorchProdigy])
+def test_prodigy_refuses_groups_that_differ(ours: Any) -> None:
+    mine, _ = make(torch.float32, [5, 7])
+    optimizer = ours([{"params": mine[:1]}, {"params": mine[1:], "lr": 0.5}])
+    set_grads(mine)
+    with pytest.raises(ValueError, match="lr must be the same in all param groups"):
+        optimizer.step()
+
+
+def test_prodigy_of_several_dtypes_runs_on_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = dataclasses.replace(backend.current(), is_strict=False)
+    monkeypatch.setattr(backend, "current", lambda: allowed)
+    params = [torch.ones(5, dtype=dtype, requires_grad=True) for dtype in TOLERANCES]
+    optimizer = Prodigy(params, d0=0.1)
+    set_grads(params)
+    optimizer.step()
+    assert optimizer.fallback_reason is not None
+    assert all((param != 1).all() for param in params)
+
+
+def test_a_skipped_step_is_no_step_of_prodigy() -> None:
+    mine, _ = make(torch.float32, [300])
+    optimizer = Prodigy(mine)
+    set_grads(mine)
+    mine[0].grad[7] = float("inf")
+    assert not optimizer.fused_step(max_norm=1.0, zero_grad=True).is_applied
+    assert optimizer.param_groups[0]["k"] == 0
+
+
 @each_case
 def test_state_moves(ours: Any, options: Options) -> None:
     mine, _ = make(torch.float32, [300, 7])
@@ -260,6 +397,9 @@ def test_a_grad_scale_divides_once(ours: Any, options: Options) -> None:
         (LARS, {"trust_coefficient": -1.0}, "trust_coefficient must be at least 0"),
         (LARS, {"nesterov": True, "dampening": 0.5}, "nesterov=True needs"),
         (LARS, {"nesterov": True, "momentum": 0.0}, "nesterov=True needs"),
+        (Prodigy, {"d0": 0.0}, "d0 must be above 0"),
+        (Prodigy, {"beta3": 1.0}, "beta3 must be in"),
+        (Prodigy, {"growth_rate": 0.5}, "growth_rate must be at least 1"),
     ],
 )
 def test_bad_hyperparameters(ours: Any, options: Options, message: str) -> None:

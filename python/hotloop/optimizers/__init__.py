@@ -25,6 +25,7 @@ from hotloop.optimizers.optimizer_state import (
     reset_state,
     state_bytes,
 )
+from hotloop.optimizers.prodigy import Prodigy
 from hotloop.optimizers.radam import RAdam
 from hotloop.optimizers.rmsprop import RMSprop
 from hotloop.optimizers.rprop import Rprop
@@ -51,6 +52,7 @@ __all__ = [
     "Lion8bit",
     "NAdam",
     "NativeStep",
+    "Prodigy",
     "RAdam",
     "RMSprop",
     "Rprop",

@@ -257,6 +257,17 @@ class Plan:
                 self._hyperparameters[index] = rule.hyperparameters(group)
         return self.is_checked
 
+    def hyperparameters(self, group: int) -> list[float]:
+        """Return the fields of a group's Mojo rule, which its steps may change."""
+        assert self._hyperparameters is not None
+        values: list[float] = self._hyperparameters[group].tolist()
+        return values
+
+    def take_values(self) -> None:
+        """Let the groups' values be those of the plan, which the caller took from it."""
+        for known in self.groups:
+            known.values = self._read(known.group)
+
     def share_state(self) -> None:
         """Check the state at every step from now on, since others may change it."""
         self._words[PlanWord.STATE_IS_SHARED] = 1

@@ -22,5 +22,6 @@ from .rmsprop import RMSprop
 from .rprop import Rprop
 from .schedule_free_adamw import ScheduleFreeAdamW
 from .schedule_free_sgd import ScheduleFreeSGD
+from .prodigy import Prodigy
 from .sgd import SGD
 from .sophia import SophiaG
