@@ -8,13 +8,16 @@ PIP := $(PYTHON) -m pip install --disable-pip-version-check --quiet --quiet
 INSTALLED := $(VENV)/.installed
 CLIENTS := $(VENV)/.clients
 
-.PHONY: train test test-soak test-clients check bench build clean
+.PHONY: train test test-fuzz test-soak test-clients check bench build clean
 
 train: build
 	$(PYTHON) examples/python/digits.py
 
 test: build
 	$(PYTHON) tools/suite.py
+
+test-fuzz: build
+	$(PYTHON) tools/suite.py --hypothesis-profile=fuzz tests/properties
 
 test-soak: build
 	$(PYTHON) tools/suite.py -m soak

@@ -102,7 +102,8 @@ DECAY = {"weight_decay": ADAMS["weight_decay"], "eps": ADAMS["eps"]}
 TORCH_RULES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "RMSprop": {
         **DECAY,
-        "alpha": st.floats(0, 1),
+        # As beta1 = 0 below, of the mean gradient.
+        "alpha": st.floats(0.01, 1),
         "momentum": st.sampled_from([0.0, 0.5, 0.99]),
         "centered": st.booleans(),
     },
