@@ -1,6 +1,9 @@
-"""The exceptions that hotloop raises on its own account."""
+"""The exceptions that hotloop raises on its own account, and texts that they share."""
 
-__all__ = ["BackendError", "EmptyMetricError", "HotloopError"]
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["BackendError", "EmptyMetricError", "HotloopError", "unknown_name"]
 
 
 class HotloopError(Exception):
@@ -13,3 +16,17 @@ class BackendError(HotloopError):
 
 class EmptyMetricError(HotloopError):
     """A metric was computed before it had seen anything."""
+
+
+def unknown_name(what: str, name: str, allowed: Iterable[str]) -> str:
+    """Return the text of the error for a name that does not exist.
+
+    Args:
+        what: What it should be the name of.
+        name: The name.
+        allowed: The names that exist.
+    """
+    names = sorted(allowed)
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"unknown {what} {name!r}{hint}; it is one of {', '.join(names)}"

@@ -62,7 +62,8 @@ class LaunchWord:
     HELD = ContextWord.END + 4
     STATE_DTYPE = ContextWord.END + 5
     STATE_SPAN = ContextWord.END + 9
-    END = ContextWord.END + 13
+    FLOAT32 = ContextWord.END + 13
+    END = ContextWord.END + 14
 
 
 class HandleWord:

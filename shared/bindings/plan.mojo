@@ -85,7 +85,9 @@ struct LaunchWord:
     """libtorch's number of the dtype of each of up to `STATES_MAX` state tensors."""
     comptime STATE_SPAN = ContextWord.END + 9
     """How many elements of a parameter share one of each state tensor."""
-    comptime END = ContextWord.END + 13
+    comptime FLOAT32 = ContextWord.END + 13
+    """libtorch's number of float32."""
+    comptime END = ContextWord.END + 14
     """Number of words."""
 
 
@@ -276,10 +278,7 @@ def _refresh_row(
     var param = Int(handles[unsafe_offset=HandleWord.PARAM])
     var average = Int(handles[unsafe_offset=HandleWord.AVERAGE])
     if average != 0 and not (
-        torch.is_contiguous(param)
-        and _refresh_address(
-            torch, row, RowWord.PARAM, param, row.numel(), dtype
-        )
+        _refresh_address(torch, row, RowWord.PARAM, param, row.numel(), dtype)
         and _refresh_address(
             torch, row, RowWord.AVERAGE, average, row.numel(), dtype
         )
@@ -293,10 +292,7 @@ def _refresh_row(
         return False  # The first gradient of this parameter: no state yet.
     var numel = row.numel()
     if not (
-        torch.is_contiguous(param)
-        and torch.is_contiguous(grad)
-        and torch.numel(grad) == numel
-        and _refresh_address(torch, row, RowWord.PARAM, param, numel, dtype)
+        _refresh_address(torch, row, RowWord.PARAM, param, numel, dtype)
         and _refresh_address(torch, row, RowWord.GRAD, grad, numel, dtype)
     ):
         return False
@@ -309,20 +305,21 @@ def _refresh_row(
 def _refresh_state(
     torch: Torch, row: TensorRow, handles: Words, launch: Context
 ) -> Bool:
+    var float32 = launch.word(LaunchWord.FLOAT32)
     var step = Int(handles[unsafe_offset=HandleWord.STEP])
-    if step != 0 and torch.data_pointer(step) != Int(
-        row.words[unsafe_offset=RowWord.STEP]
+    if step != 0 and not _refresh_address(
+        torch, row, RowWord.STEP, step, 1, float32
     ):
         return False
     for s in range(SCALARS_MAX):
         var scalar = Int(handles[unsafe_offset=HandleWord.SCALAR + s])
-        if scalar != 0 and torch.data_pointer(scalar) != Int(
-            row.words[unsafe_offset=RowWord.SCALAR + s]
+        if scalar != 0 and not _refresh_address(
+            torch, row, RowWord.SCALAR + s, scalar, 1, float32
         ):
             return False
     for s in range(STATES_MAX):
         var state = Int(handles[unsafe_offset=HandleWord.STATE + s])
-        if state == 0 or torch.data_pointer(state) == row.state(s):
+        if state == 0:
             continue
         var span = launch.word(LaunchWord.STATE_SPAN + s)
         if not _refresh_address(
@@ -341,14 +338,16 @@ def _refresh_state(
 def _refresh_address(
     torch: Torch, row: TensorRow, word: Int, handle: Int, numel: Int, dtype: Int
 ) -> Bool:
-    # Memory that stayed where it was is still what it was when it was checked.
+    # The same address may be other memory by now, allocated where the old was freed.
+    if not (
+        torch.numel(handle) == numel
+        and torch.dtype(handle) == dtype
+        and torch.is_contiguous(handle)
+    ):
+        return False
     var address = torch.data_pointer(handle)
     if address != Int(row.words[unsafe_offset=word]):
-        if not (
-            torch.is_plain(handle, dtype)
-            and torch.is_contiguous(handle)
-            and torch.numel(handle) == numel
-        ):
+        if not torch.is_plain(handle):
             return False
         row.words[unsafe_offset=word] = Int64(address)
     return True

@@ -108,22 +108,30 @@ struct Torch(ImplicitlyCopyable, Movable):
         """
         return self._read[DType.uint8](RuntimeWord.CONTIGUOUS, handle) == 1
 
-    def is_plain(self, handle: Int, dtype: Int) -> Bool:
-        """Tells whether a tensor is dense, on the CPU and of a dtype.
+    def dtype(self, handle: Int) -> Int:
+        """Reads the dtype.
 
         Args:
             handle: The tensor.
-            dtype: libtorch's number of the dtype.
 
         Returns:
-            Whether it is all of that.
+            libtorch's number of it.
         """
-        return (
-            self._read[DType.int32](RuntimeWord.LAYOUT, handle)
-            == Int(self.words[unsafe_offset=RuntimeWord.STRIDED])
-            and self._read[DType.int32](RuntimeWord.DEVICE, handle)
-            == Int(self.words[unsafe_offset=RuntimeWord.CPU])
-            and self._read[DType.int32](RuntimeWord.DTYPE, handle) == dtype
+        return self._read[DType.int32](RuntimeWord.DTYPE, handle)
+
+    def is_plain(self, handle: Int) -> Bool:
+        """Tells whether a tensor is dense and on the CPU.
+
+        Args:
+            handle: The tensor.
+
+        Returns:
+            Whether it is both.
+        """
+        return self._read[DType.int32](RuntimeWord.LAYOUT, handle) == Int(
+            self.words[unsafe_offset=RuntimeWord.STRIDED]
+        ) and self._read[DType.int32](RuntimeWord.DEVICE, handle) == Int(
+            self.words[unsafe_offset=RuntimeWord.CPU]
         )
 
     def grad(self, handle: Int) -> Int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -325,8 +324,8 @@ def test_replaced_state_is_noticed(ours: Any) -> None:
 
 
 @each
-def test_float64_runs_on_torch(ours: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hotloop.backend.current", _lenient())
+@pytest.mark.usefixtures("lenient")
+def test_float64_runs_on_torch(ours: Any) -> None:
     params = make(torch.float64, [5000, 10])
     other = [param.detach().float().requires_grad_() for param in params]
     native, narrow = ours(params, lr=1e-3), ours(other, lr=1e-3)
@@ -338,14 +337,6 @@ def test_float64_runs_on_torch(ours: Any, monkeypatch: pytest.MonkeyPatch) -> No
     assert native.fallback_reason is not None
     for param, same in zip(params, other):
         torch.testing.assert_close(param, same.double(), rtol=0, atol=1e-3)
-
-
-def _lenient() -> Callable[[], Any]:
-    from hotloop import backend
-
-    chosen = backend.current()
-    allowed = backend.Backend(**{**vars(chosen), "is_strict": False})
-    return lambda: allowed
 
 
 @pytest.mark.parametrize(

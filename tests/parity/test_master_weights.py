@@ -52,11 +52,11 @@ def assert_master_is(ours: Any, theirs: Any, mine: list[Tensor], other: list[Ten
 @pytest.mark.parametrize("options", CASES, ids=str)
 @each
 def test_master_weights_have_the_bits_of_float32(
-    name: str, options: dict[str, Any], threads: int, monkeypatch: pytest.MonkeyPatch
+    name: str, options: dict[str, Any], threads: int, request: pytest.FixtureRequest
 ) -> None:
     is_fallback = "amsgrad" in options
     if is_fallback:
-        allow_fallback(monkeypatch)
+        request.getfixturevalue("lenient")
     mine = make()
     other = widened(mine)
     ours = OURS[name](mine, master_weights=True, **options)
@@ -122,8 +122,8 @@ def test_wide_parameters_are_as_without(name: str, dtype: torch.dtype) -> None:
 
 
 @each
-def test_half_precision_runs_on_torch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    allow_fallback(monkeypatch)
+@pytest.mark.usefixtures("lenient")
+def test_half_precision_runs_on_torch(name: str) -> None:
     mine = make(torch.float16)
     other = widened(mine)
     ours = OURS[name](mine, master_weights=True)
@@ -229,11 +229,3 @@ def test_the_kernels_run(name: str) -> None:
         set_grads(mine, widened(mine))
         ours.step()
         assert ours.fallback_reason is None
-
-
-def allow_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hotloop import backend
-
-    chosen = backend.current()
-    allowed = backend.Backend(**{**vars(chosen), "is_strict": False})
-    monkeypatch.setattr("hotloop.backend.current", lambda: allowed)

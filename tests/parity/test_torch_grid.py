@@ -23,7 +23,6 @@ from torch.optim.swa_utils import SWALR, AveragedModel
 
 import hotloop.optimizers
 from hotloop import backend
-from hotloop.optimizers import optimizer as optimizer_module
 
 pytest.importorskip("expecttest", reason="torch.testing._internal needs expecttest (dev extra)")
 from torch.testing._internal.common_optimizers import OptimizerInfo, optim_db
@@ -74,12 +73,8 @@ each_config = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True)
-def _lenient(monkeypatch: pytest.MonkeyPatch) -> None:
-    # What torch alone can do is part of the grid.
-    chosen = backend.current()
-    allowed = backend.Backend(**{**vars(chosen), "is_strict": False})
-    monkeypatch.setattr(optimizer_module.backend, "current", lambda: allowed)
+# What torch alone can do is part of the grid.
+pytestmark = pytest.mark.usefixtures("lenient")
 
 
 def test_the_grid_is_not_empty() -> None:

@@ -42,14 +42,6 @@ def on_torch(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(optimizer_module.backend, "current", lambda: torch_backend)
 
 
-@pytest.fixture
-def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Allow falling back, as HOTLOOP_BACKEND=auto does."""
-    chosen = backend.current()
-    allowed = backend.Backend(**{**vars(chosen), "is_strict": False})
-    monkeypatch.setattr(optimizer_module.backend, "current", lambda: allowed)
-
-
 def make_params(*sizes: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     return [torch.randn(size).to(dtype).requires_grad_() for size in sizes]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
+import itertools
 import pickle
 import threading
 import warnings
@@ -143,6 +145,41 @@ def test_state_is_replaced_and_swapped(ours: type) -> None:
     pair.step()
     pair.check()
     pair.check_native()
+
+
+@needs_native
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize(
+    ("which", "other"),
+    [
+        *itertools.product(["param", "grad", "exp_avg"], ["shorter", "narrower"]),
+        ("step", "narrower"),
+    ],
+)
+def test_other_memory_at_the_same_address_is_noticed(which: str, other: str) -> None:
+    size = 1 if which == "step" else 100
+    memory = torch.zeros(2 * size)
+    param = torch.zeros(100, requires_grad=True)
+    param.grad = torch.ones(100)
+    optimizer = AdamW([param], lr=0.1)
+    optimizer.step()
+    tensor = ({"param": param, "grad": param.grad} | optimizer.state[param])[which]
+    tensor.data = memory[:size]
+    optimizer.step()
+    assert optimizer.fallback_reason is None
+    shorter = memory[: size // 2]
+    narrower = memory.view(torch.bfloat16)[:size]
+    tensor.data = shorter if other == "shorter" else narrower
+    behind = memory[(size + 1) // 2 :].clone()
+    if other == "shorter":
+        with pytest.raises(RuntimeError, match=r"must have \d+ elements, got"):
+            optimizer.step()
+    else:
+        # Torch takes the step, or refuses to.
+        with contextlib.suppress(RuntimeError):
+            optimizer.step()
+        assert "bfloat16" in optimizer.fallback_reason
+    assert torch.equal(memory[(size + 1) // 2 :], behind)
 
 
 @each_optimizer

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hotloop.errors import unknown_name
 from hotloop.optimizers.decay import decay_groups, trainable
 from hotloop.optimizers.optimizer import NativeStep
 
@@ -51,13 +50,13 @@ def create_optimizer(
     """
     optimizer = _find(name)
     if decay not in _DECAYS:
-        raise ValueError(_unknown("decay", decay, _DECAYS))
+        raise ValueError(unknown_name("decay", decay, _DECAYS))
     _check_ranges(learning_rate, weight_decay, options)
     known = dict(inspect.signature(optimizer).parameters)
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         allowed = known.keys() - {"params", "lr", "weight_decay"}
         for option in options.keys() - allowed:
-            raise TypeError(_unknown(f"option of {optimizer.__name__}", option, allowed))
+            raise TypeError(unknown_name(f"option of {optimizer.__name__}", option, allowed))
     if "weight_decay" in known:
         default = known["weight_decay"].default if weight_decay is None else weight_decay
         options["weight_decay"] = 0.0 if decay == "none" else default
@@ -90,15 +89,8 @@ def _find(name: str | type[torch.optim.Optimizer]) -> Any:
         if is_class and value is not NativeStep:
             table[exported.lower()] = value
     if name.lower() not in table:
-        raise ValueError(_unknown("optimizer", name, table))
+        raise ValueError(unknown_name("optimizer", name, table))
     return table[name.lower()]
-
-
-def _unknown(what: str, name: str, allowed: Iterable[str]) -> str:
-    names = sorted(allowed)
-    near = difflib.get_close_matches(name.lower(), names, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"unknown {what} {name!r}{hint}; it is one of {', '.join(names)}"
 
 
 def _check_ranges(

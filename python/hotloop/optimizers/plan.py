@@ -180,6 +180,7 @@ class Plan:
     Raises:
         UnsupportedError: If a tensor or an option is not for the kernels. No state has
             been created then.
+        RuntimeError: If a gradient or a state has another size than its parameter.
     """
 
     def __init__(self, rule: Rule, state: State, backend: Backend) -> None:
@@ -387,6 +388,7 @@ class Plan:
         context[LaunchWord.KERNEL] = KERNELS.index(kernel)
         context[LaunchWord.KERNEL_DTYPE] = DTYPES[dtype]
         context[LaunchWord.DTYPE] = self._runtime.dtype_number(dtype)
+        context[LaunchWord.FLOAT32] = self._runtime.dtype_number(torch.float32)
         context[LaunchWord.HANDLES] = handles.ctypes.data
         context[LaunchWord.HELD] = held.ctypes.data
         # Tensors without state may have dtypes that libtorch's numbers are not known of.
@@ -475,7 +477,7 @@ def _can_average(param: Tensor, average: Tensor) -> bool:
         _check_param(param, "")
         _check_plain(average, "")
         _check_like(average, param.dtype, param.numel(), "")
-    except UnsupportedError:
+    except (UnsupportedError, RuntimeError):
         return False
     return not param.is_inference()
 
@@ -503,7 +505,8 @@ def _check_like(tensor: Tensor, dtype: torch.dtype, numel: int, name: str) -> No
     if tensor.dtype != dtype:
         raise UnsupportedError(f"{name} has dtype {tensor.dtype}, the kernel needs {dtype}")
     if tensor.numel() != numel:
-        raise UnsupportedError(f"{name} has {tensor.numel()} elements, the kernel needs {numel}")
+        # Not for torch either, whose fused kernels would read past the end.
+        raise RuntimeError(f"{name} must have {numel} elements, got {tensor.numel()}")
 
 
 def _refuse_overlaps(params: list[Tensor]) -> None:
