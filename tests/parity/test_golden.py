@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hotloop import optimizers
-from tests.golden.generate import CASES, GOLDEN, GRADIENTS, PEER_CASES, START, generate
+from tests.golden.generate_optimizers import CASES, GOLDEN, GRADIENTS, PEER_CASES, START, generate
 
 FILE = json.loads(GOLDEN.read_text())
 

@@ -9,7 +9,15 @@ import pytest
 import torch
 from rich.console import Console
 
-from hotloop.callbacks import Callback, Callbacks, ProgressBar, Stop, TrainState
+from hotloop.callbacks import (
+    Callback,
+    Callbacks,
+    LearningRateMonitor,
+    ProgressBar,
+    Stop,
+    TrainState,
+)
+from hotloop.optimizers import AdamW
 
 STATE = TrainState(epoch=0, epochs=2, step=0, steps_per_epoch=3)
 
@@ -78,3 +86,28 @@ def test_progress_bar_reads_the_loss_only_to_show_it() -> None:
     bar._shown_at = float("inf")
     bar.on_batch_end(dataclasses.replace(STATE, loss=Unreadable()))
     bar.on_train_end(STATE)
+
+
+def test_learning_rate_monitor_records_each_group() -> None:
+    groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": lr} for lr in (0.1, 0.2)]
+    optimizer = AdamW(groups)
+    logged: list[tuple[dict[str, float], int]] = []
+    monitor = LearningRateMonitor(
+        optimizer, every=2, log=lambda values, step: logged.append((dict(values), step))
+    )
+    for _ in range(2):
+        monitor.on_train_begin(STATE)
+        for step in (1, 2, 2, 3, 4):
+            optimizer.param_groups[0]["lr"] = step / 10
+            monitor.on_batch_end(dataclasses.replace(STATE, step=step))
+        assert monitor.steps == [0, 2, 4]
+        assert monitor.values[1:] == [{"lr/0": 0.2, "lr/1": 0.2}, {"lr/0": 0.4, "lr/1": 0.2}]
+    assert [step for _, step in logged] == [0, 2, 4] * 2
+    assert logged[-1][0] == monitor.values[-1]
+    momentum = LearningRateMonitor(optimizer, "momentum")
+    momentum.on_train_begin(STATE)
+    assert momentum.values == [{"momentum/0": 0.9, "momentum/1": 0.9}]
+    with pytest.raises(ValueError, match="field must be one that the optimizer has, got 'rho'"):
+        LearningRateMonitor(optimizer, "rho")
+    with pytest.raises(ValueError, match="every must be a positive int, got 0"):
+        LearningRateMonitor(optimizer, every=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -10,10 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from hotloop.callbacks import Callback, Stop, TrainState
+from hotloop.callbacks import Callback, LearningRateMonitor, Stop, TrainState
 from hotloop.loops import Trainer, evaluate, train_epoch, training_step
 from hotloop.metrics import Accuracy
 from hotloop.optimizers import SGD, AdamW, WeightAverage
+from hotloop.schedulers import (
+    Constant,
+    Cosine,
+    ReduceOnPlateau,
+    Scheduler,
+    Step,
+    Warmup,
+    as_lr_scheduler,
+)
 
 
 def make_model() -> nn.Module:
@@ -258,3 +268,173 @@ def test_validation_sees_the_average() -> None:
     averaged.load_state_dict(average.state_dict()["averages"])
     expected = evaluate(averaged, nn.CrossEntropyLoss(), loader)
     assert history["val_loss"] == [expected["loss"]] != [plain["loss"]]
+
+
+def rates_of(trainer: Trainer) -> list[float]:
+    """Return the learning rate that each update of a run used."""
+    used: list[float] = []
+    group = trainer.optimizer.param_groups[0]
+    trainer.optimizer.register_step_pre_hook(lambda *_: used.append(float(group["lr"])))
+    trainer.train()
+    return used
+
+
+@pytest.mark.parametrize("make", [AdamW, torch.optim.AdamW])
+@pytest.mark.parametrize("accumulate", [1, 2, 5])
+def test_schedules_move_once_for_each_update(make: Any, accumulate: int) -> None:
+    schedule = Warmup(2).then(Cosine())
+
+    def schedulers(optimizer: Any, updates: int) -> list[Any]:
+        resolved = schedule.resolve(updates)
+        return [
+            schedule,
+            Scheduler(optimizer, resolved),
+            as_lr_scheduler(optimizer, resolved),
+            torch.optim.lr_scheduler.LambdaLR(optimizer, resolved),
+        ]
+
+    updates = 2 * -(-5 // accumulate)
+    expected = [0.1 * schedule.resolve(updates)(step) for step in range(updates)]
+    for kind in range(4):
+        model = make_model()
+        optimizer = make(model.parameters(), lr=0.1)
+        trainer = Trainer(
+            model,
+            optimizer,
+            nn.CrossEntropyLoss(),
+            make_batches(5, 5, 4, 5, 2),
+            epochs=2,
+            accumulate=accumulate,
+            schedulers=[schedulers(optimizer, updates)[kind]],
+        )
+        assert rates_of(trainer) == expected
+
+
+@pytest.mark.parametrize("make", [AdamW, torch.optim.AdamW])
+@pytest.mark.parametrize("way", ["max_norm", "scaler"])
+@pytest.mark.filterwarnings("ignore:Detected call of")
+def test_schedules_stand_still_for_updates_that_are_left_out(make: Any, way: str) -> None:
+    model = make_model()
+    optimizer = make(model.parameters(), lr=0.1)
+    batches = make_batches(5, 5, 5, 5)
+    for index in (0, 2):
+        batches[index][0][0] = math.inf
+    theirs = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    monitor = LearningRateMonitor(optimizer)
+    trainer = Trainer(
+        model,
+        optimizer,
+        nn.CrossEntropyLoss(),
+        batches,
+        epochs=1,
+        max_norm=1.0 if way == "max_norm" else None,
+        scaler=torch.amp.GradScaler("cpu", init_scale=8.0) if way == "scaler" else None,
+        schedulers=[theirs],
+        callbacks=[monitor],
+    )
+    history = trainer.train()
+    assert history["train_skipped_updates"] == [2]
+    assert theirs.last_epoch == 2
+    assert monitor.steps == [0, 1, 2]
+    assert [record["lr"] for record in monitor.values] == [0.1, 0.05, 0.025]
+
+
+def test_schedules_of_epochs_and_plateaus() -> None:
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    trainer = Trainer(
+        model,
+        optimizer,
+        nn.CrossEntropyLoss(),
+        make_batches(5, 5),
+        epochs=4,
+        schedulers=[Step(2, 0.5)],
+        schedule_unit="epoch",
+    )
+    assert rates_of(trainer) == [0.1] * 4 + [0.05] * 4
+
+    class Worse(Accuracy):
+        count = 0
+
+        def compute(self) -> float:
+            Worse.count += 1
+            return -Worse.count
+
+    for make in (
+        lambda o: Scheduler(
+            o,
+            Constant(),
+            plateau=ReduceOnPlateau("train_worse", mode="max", factor=0.5, patience=0),
+        ),
+        lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(
+            o, factor=0.5, patience=0, threshold=10.0, threshold_mode="abs"
+        ),
+    ):
+        optimizer = SGD(model.parameters(), lr=0.1)
+        trainer = Trainer(
+            model,
+            optimizer,
+            nn.CrossEntropyLoss(),
+            make_batches(5),
+            epochs=3,
+            metrics={"worse": Worse()},
+            schedulers=[make(optimizer)],
+        )
+        assert rates_of(trainer) == [0.1, 0.1, 0.05]
+
+
+def test_state_of_schedules_goes_on() -> None:
+    def make() -> tuple[Trainer, Any]:
+        model = make_model()
+        optimizer = SGD(model.parameters(), lr=0.1)
+        theirs = torch.optim.lr_scheduler.StepLR(SGD(model.parameters(), lr=0.1), 2)
+        schedulers = [Scheduler(optimizer, Cosine(20)), theirs]
+        trainer = Trainer(
+            model,
+            optimizer,
+            nn.CrossEntropyLoss(),
+            make_batches(5, 5, 5),
+            epochs=1,
+            schedulers=schedulers,
+        )
+        return trainer, schedulers
+
+    trainer, schedulers = make()
+    with pytest.warns(UserWarning, match="Detected call"):
+        trainer.train()
+    other, resumed = make()
+    other.schedules.load_state_dict(trainer.schedules.state_dict())
+    assert [s.state_dict() for s in resumed] == [s.state_dict() for s in schedulers]
+    assert other.optimizer.param_groups[0]["lr"] == 0.1 * Cosine(20)(3)
+    with pytest.raises(ValueError, match="the state is of 2 schedulers"):
+        make_trainer().schedules.load_state_dict(trainer.schedules.state_dict())
+
+
+def test_schedules_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match=r"call resolve\(total\) first"):
+        make_trainer(train_loader=iter(make_batches(5)), schedulers=[Cosine()])
+    with pytest.raises(TypeError, match="schedulers must be Schedule, Scheduler or torch's"):
+        make_trainer(schedulers=["cosine"])
+    with pytest.raises(ValueError, match="schedule_unit must be 'step' or 'epoch', got 'batch'"):
+        make_trainer(schedule_unit="batch")
+    with pytest.raises(ValueError, match="accumulate must be a positive int, got 0"):
+        make_trainer(accumulate=0)
+    trainer = make_trainer()
+    plateau = ReduceOnPlateau("val_accuracy")
+    scheduler = Scheduler(trainer.optimizer, Constant(), plateau=plateau)
+    trainer = make_trainer(model=trainer.model, schedulers=[scheduler])
+    with pytest.raises(KeyError, match="metric 'val_accuracy' is none of train_loss"):
+        trainer.train()
+
+
+def test_accumulated_updates_are_those_of_the_whole_window() -> None:
+    results = []
+    for sizes, accumulate in (((5, 3, 2, 4), 3), ((10, 4), 1)):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 4)
+        inputs, target = make_batches(14)[0]
+        batches = list(zip(inputs.split(sizes), target.split(sizes)))
+        optimizer = SGD(model.parameters(), lr=0.1)
+        train_epoch(model, optimizer, nn.CrossEntropyLoss(), batches, accumulate=accumulate)
+        results.append(model.weight.detach())
+    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-7)

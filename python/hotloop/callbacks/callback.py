@@ -34,7 +34,7 @@ class TrainState:
         epoch: Index of the current epoch, from 0.
         epochs: Number of epochs of the run.
         step: Number of applied optimizer updates since the run began.
-        steps_per_epoch: Number of batches of an epoch; None if the loader does not tell.
+        steps_per_epoch: Number of updates of an epoch; None if the loader does not tell.
         loss: Mean loss of the last batch, a scalar tensor on its device; None before it.
         metrics: Values of the last finished epoch by name, such as "val_loss".
     """

@@ -8,9 +8,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from hotloop.callbacks import Action, Callback, Callbacks, TrainState
+from hotloop.loops.schedules import AnySchedule, Schedules
 from hotloop.loops.training_loop import train_epoch
 from hotloop.loops.training_step import Batch, Loss, StepResult
 from hotloop.loops.validation_loop import evaluate
@@ -26,7 +28,7 @@ class History:
 
     Attributes:
         epochs: For each epoch its values by name: "train_loss", "val_loss" and the same
-            prefixes for each metric, "seconds", and where gradients are clipped
+            prefixes for each metric, "seconds", and where gradients are clipped or unscaled
             "train_grad_norm" and "train_skipped_updates".
         stop_reason: Why a callback ended the run; None if it ran to its end.
     """
@@ -57,10 +59,18 @@ class Trainer:
             are scaled down, and with one that is not finite the update is left out and
             counted. None for any.
         average: Follows the model's parameters, and takes their place in validation.
+        accumulate: Batches whose gradients make one update.
+        scaler: Scales the loss; its overflows leave out updates and are counted.
+        schedulers: Schedules of the learning rate, schedulers, or torch's. They move once for
+            each applied update, or once for each epoch.
+        schedule_unit: Which of both, "step" or "epoch", for plain schedules and those of
+            torch; a `Scheduler` knows its own. torch's ReduceLROnPlateau moves with each
+            epoch and sees "val_loss", or "train_loss" without validation.
         callbacks: Called in this order.
 
     Raises:
-        ValueError: If `epochs` is not a positive int.
+        ValueError: If `epochs` or `accumulate` is not a positive int, or a schedule needs the
+            run's length and the loader does not tell its own.
     """
 
     def __init__(
@@ -75,10 +85,15 @@ class Trainer:
         metrics: Mapping[str, Metric] | None = None,
         max_norm: float | None = None,
         average: WeightAverage | None = None,
+        accumulate: int = 1,
+        scaler: GradScaler | None = None,
+        schedulers: Iterable[AnySchedule] = (),
+        schedule_unit: str = "step",
         callbacks: Iterable[Callback] = (),
     ) -> None:
-        if not isinstance(epochs, int) or epochs < 1:
-            raise ValueError(f"epochs must be a positive int, got {epochs!r}")
+        for name, count in (("epochs", epochs), ("accumulate", accumulate)):
+            if not isinstance(count, int) or count < 1:
+                raise ValueError(f"{name} must be a positive int, got {count!r}")
         self.model = model
         self.optimizer = optimizer
         self.loss = loss
@@ -88,10 +103,20 @@ class Trainer:
         self.metrics = dict(metrics or {})
         self.max_norm = max_norm
         self.average = average
+        self.accumulate = accumulate
+        self.scaler = scaler
         self._callbacks = Callbacks(callbacks)
         self._stop_reason: str | None = None
         length = len(train_loader) if isinstance(train_loader, Sized) else None
-        self._state = TrainState(epoch=0, epochs=epochs, step=0, steps_per_epoch=length)
+        updates = None if length is None else -(-length // accumulate)
+        self.schedules = Schedules(
+            optimizer,
+            schedulers,
+            unit=schedule_unit,
+            epochs=epochs,
+            updates_per_epoch=updates,
+        )
+        self._state = TrainState(epoch=0, epochs=epochs, step=0, steps_per_epoch=updates)
 
     def train(self) -> History:
         """Train, and return what was measured.
@@ -126,17 +151,22 @@ class Trainer:
             self.train_loader,
             self.metrics,
             self._after_update,
+            accumulate=self.accumulate,
             max_norm=self.max_norm,
             average=self.average,
+            scaler=self.scaler,
         )
         values = {f"train_{name}": value for name, value in measured.items()}
         if self.val_loader is not None:
             with nullcontext() if self.average is None else self.average.swap():
                 measured = evaluate(self.model, self.loss, self.val_loader, self.metrics)
             values |= {f"val_{name}": value for name, value in measured.items()}
+        self.schedules.after_epoch(values)
         return values | {"seconds": time.perf_counter() - start}
 
     def _after_update(self, result: StepResult, update: FusedStep) -> bool:
+        if update.is_applied:
+            self.schedules.after_update()
         step = self._state.step + update.is_applied
         self._state = replace(self._state, step=step, loss=result.loss)
         self._call("on_batch_end")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["Batch", "Loss", "StepResult", "training_step"]
@@ -32,13 +33,22 @@ class StepResult:
     target: Tensor
 
 
-def training_step(model: nn.Module, batch: Batch, loss: Loss) -> StepResult:
+def training_step(
+    model: nn.Module,
+    batch: Batch,
+    loss: Loss,
+    *,
+    weight: float = 1.0,
+    scaler: torch.amp.GradScaler | None = None,
+) -> StepResult:
     """Compute the loss of a batch and add its gradient to the parameters' `grad`.
 
     Args:
         model: In training mode.
         batch: Inputs and targets, moved to the device of the model's parameters.
         loss: The loss to minimise.
+        weight: Multiplies the gradient: the batch's part of an update over several.
+        scaler: Multiplies the gradient by its scale.
 
     Returns:
         The loss and the predictions, detached.
@@ -47,5 +57,7 @@ def training_step(model: nn.Module, batch: Batch, loss: Loss) -> StepResult:
     inputs, target = (part.to(device, non_blocking=True) for part in batch)
     preds = model(inputs)
     value = loss(preds, target)
-    value.backward()  # type: ignore[no-untyped-call]
+    weighted = value if weight == 1 else value * weight
+    scaled = weighted if scaler is None else scaler.scale(weighted)
+    scaled.backward()  # type: ignore[no-untyped-call]
     return StepResult(value.detach(), preds.detach(), target)

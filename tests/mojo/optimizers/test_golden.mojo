@@ -29,7 +29,7 @@ from shared.training.optimizers.adam import bias_correction
 from reference import one_parameter
 
 comptime FILE = "tests/golden/optimizers.json"
-"""Written by `tests/golden/generate.py`, an entry a line."""
+"""Written by `tests/golden/generate_optimizers.py`, an entry a line."""
 
 comptime TOLERANCE = 1e-14
 """Eight steps round some ten times each; the largest parameters are near 2."""

@@ -1,4 +1,4 @@
-"""Write the golden values of torch's and others' optimizers: `python tests/golden/generate.py`.
+"""Write the golden values of optimizers: `python tests/golden/generate_optimizers.py`.
 
 Each case starts from two float64 parameters and takes eight steps of torch's
 single-tensor loop, so that RAdam, which rectifies from the sixth step on, does both. For
