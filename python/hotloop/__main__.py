@@ -78,7 +78,10 @@ def show_schedule(options: argparse.Namespace) -> str:
         factor = schedule.value(step)
         lines.append(f"{step:>10}  {factor:>12.6g}  {factor * options.lr:>12.6g}")
     if options.plot:
-        plot(schedule, steps, options.lr).figure.savefig(options.plot, dpi=150)
+        plot(schedule, steps, options.lr)
+        from matplotlib import pyplot
+
+        pyplot.savefig(options.plot, dpi=150)
     return "\n".join([*lines, "", chart(schedule, steps)])
 
 
