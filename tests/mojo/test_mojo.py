@@ -20,7 +20,7 @@ SOURCES = sorted((ROOT / "shared").rglob("*.mojo"))
 # that the packages of one layer never import each other.
 LAYERS = (
     ("shared.training.core",),
-    ("shared.training.optimizers",),
+    ("shared.training.optimizers", "shared.training.schedulers"),
     ("shared.bindings",),
 )
 
@@ -44,7 +44,8 @@ def _run(path: Path) -> str:
     mojo = str(beside_python) if beside_python.exists() else shutil.which("mojo")
     if mojo is None:
         pytest.fail("no mojo beside this Python or on the PATH: install the dev extra")
-    command = [mojo, "run", "--Werror", "-I", str(ROOT), str(path)]
+    command = [mojo, "run", "--Werror", "-I", str(ROOT), "-I", str(ROOT / "tests" / "mojo")]
+    command += [str(path)]
     # The compiler may have a word on its own cache or crash reports for stderr.
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     said = f"{' '.join(command)} returned {done.returncode}:\n{done.stdout}{done.stderr}"

@@ -11,6 +11,7 @@ from .lanes import (
     load,
     store,
 )
+from .learning_rate import LearningRate
 from .memory import Address, Words, pointer_at, words_at
 from .norm import clip_factor, sum_squares, zero_grads
 from .quantized import run_quantized_blocks, update_quantized
@@ -18,3 +19,4 @@ from .operators import addcdiv, addcmul, effective_gradient, maximum, sign
 from .rule import LaneUpdate, Scalars, Sums, UpdateRule
 from .table import Context, TensorRow
 from .tree_code import TreeCode
+from .text_state import TextState

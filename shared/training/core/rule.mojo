@@ -1,5 +1,9 @@
 """What an update rule is: hyperparameters, and one formula on SIMD lanes."""
 
+from std.reflection import reflect
+
+from .learning_rate import LearningRate
+
 comptime SCALARS_MAX = 2
 """The most one-element states, beside the count of steps, that a rule may keep."""
 
@@ -78,8 +82,8 @@ trait LaneUpdate(Deinitable, ImplicitlyCopyable, Movable):
         pass
 
 
-trait UpdateRule(Deinitable, ImplicitlyCopyable, Movable):
-    """The hyperparameters of an optimizer, all of them Float64 fields.
+trait UpdateRule(Deinitable, ImplicitlyCopyable, LearningRate, Movable):
+    """The hyperparameters of an optimizer, all of them Float64 fields, `lr` among them.
 
     A rule is also the record through which Python passes hyperparameters: its
     fields, in order, are the float64 row of `Context.hyperparameters`.
@@ -155,3 +159,25 @@ trait UpdateRule(Deinitable, ImplicitlyCopyable, Movable):
             1.
         """
         return 1
+
+    def learning_rate(self) -> Float64:
+        """Reads the field `lr`.
+
+        Returns:
+            The learning rate.
+        """
+        comptime fields = reflect[Self]
+        comptime lr = fields.field_index["lr"]()
+        return rebind[Float64](fields.field_ref[lr](self))
+
+    def set_learning_rate(mut self, value: Float64):
+        """Sets the field `lr`.
+
+        Args:
+            value: The learning rate.
+        """
+        comptime fields = reflect[Self]
+        comptime lr = fields.field_index["lr"]()
+        Pointer(to=fields.field_ref[lr](self)).unsafe_bitcast[
+            Float64
+        ]()[] = value

@@ -3,6 +3,7 @@
 from ..core import (
     Context,
     Executor,
+    LearningRate,
     SerialExecutor,
     UpdateRule,
     update,
@@ -42,7 +43,7 @@ struct Optimizer[
     Rule: UpdateRule,
     dtype: DType = DType.float32,
     Runner: Executor = SerialExecutor,
-](Movable):
+](LearningRate, Movable):
     """Applies one rule to a list of parameters and keeps their state.
 
     Parameters:
@@ -83,6 +84,22 @@ struct Optimizer[
         self._records = []
         self._partials = []
         self._context = List[Int64](length=ContextWord.END, fill=0)
+
+    def learning_rate(self) -> Float64:
+        """Reads the learning rate.
+
+        Returns:
+            The learning rate of the next step.
+        """
+        return self.rule.learning_rate()
+
+    def set_learning_rate(mut self, value: Float64):
+        """Sets the learning rate.
+
+        Args:
+            value: The learning rate of the next step.
+        """
+        self.rule.set_learning_rate(value)
 
     def step(mut self, mut parameters: List[Parameter[Self.dtype]]) raises:
         """Updates every parameter by its gradient.

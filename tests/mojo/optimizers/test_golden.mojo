@@ -1,6 +1,5 @@
 """Every rule against the digits of float64 loops: torch's or, without one, a peer's."""
 
-from std.pathlib import Path
 from std.testing import TestSuite, assert_almost_equal, assert_equal
 
 from shared.training.core import UpdateRule
@@ -26,6 +25,7 @@ from shared.training.optimizers import (
 )
 from shared.training.optimizers.adam import bias_correction
 
+from golden import numbers_of
 from reference import one_parameter
 
 comptime FILE = "tests/golden/optimizers.json"
@@ -33,24 +33,6 @@ comptime FILE = "tests/golden/optimizers.json"
 
 comptime TOLERANCE = 1e-14
 """Eight steps round some ten times each; the largest parameters are near 2."""
-
-
-def numbers(entry: String, array: String) raises -> List[Float64]:
-    """Reads all numbers of the last array in an entry of the file."""
-    for line in Path(FILE).read_text().split("\n"):
-        var text = String(line)
-        if not text.startswith(String('  "', entry, '": ')):
-            continue
-        var values: List[Float64] = []
-        var tail = text.split(array)[1]
-        for part in tail.split(","):
-            var digits = String(part)
-            for mark in ["[", "]", "}", " "]:
-                digits = digits.replace(mark, "")
-            if digits:
-                values.append(Float64(digits))
-        return values^
-    raise Error("no ", entry, " in ", FILE)
 
 
 comptime Stepper[Rule: UpdateRule] = Optimizer[Rule, DType.float64]
@@ -72,11 +54,13 @@ def check[
     ) thin -> None = leave[Rule],
 ](entry: String, rule: Rule) raises:
     """Compares each step with the file's."""
-    var gradients = numbers("gradients", '"gradients": ')
-    var expected = numbers(entry, '"params": ')
+    var gradients = numbers_of(FILE, "gradients", '"gradients": ')
+    var expected = numbers_of(FILE, entry, '"params": ')
     assert_equal(len(expected), len(gradients))
     assert_equal(len(expected), 16)
-    var parameters = one_parameter[DType.float64](numbers("start", '"start": '))
+    var parameters = one_parameter[DType.float64](
+        numbers_of(FILE, "start", '"start": ')
+    )
     var optimizer = Stepper[Rule](rule)
     optimizer._create_state(parameters)
     for step in range(len(gradients) // 2):
