@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from hotloop.schedulers import Step, as_lr_scheduler
 from tests.clients.conftest import Pair, needs
 
 pytestmark = needs("lightning")
@@ -16,7 +17,11 @@ pytestmark = needs("lightning")
 STEPS = 8
 
 
-def make_module(make: Any, is_manual: bool = False) -> Any:
+def torch_steps(optimizer: Any) -> Any:
+    return torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.5)
+
+
+def make_module(make: Any, is_manual: bool = False, make_scheduler: Any = torch_steps) -> Any:
     import lightning
 
     class Regression(lightning.LightningModule):
@@ -40,7 +45,7 @@ def make_module(make: Any, is_manual: bool = False) -> Any:
 
         def configure_optimizers(self) -> Any:
             optimizer = make(self.parameters())
-            schedule = torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.5)
+            schedule = make_scheduler(optimizer)
             return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     return Regression()
@@ -95,3 +100,21 @@ def test_a_run_resumed_from_a_checkpoint_is_that_of_torch(pair: Pair, tmp_path: 
     assert len(resumed[0].losses) == STEPS // 2
     assert resumed[0].losses == resumed[1].losses
     assert_same_weights(*resumed)
+
+
+def test_a_schedule_is_one_of_torchs(pair: Pair, tmp_path: Path) -> None:
+    modules = [
+        make_module(pair.ours, make_scheduler=scheduler)
+        for scheduler in (torch_steps, lambda optimizer: as_lr_scheduler(optimizer, Step(3, 0.5)))
+    ]
+    trainers = [fit(module, tmp_path) for module in modules]
+    assert modules[0].losses == modules[1].losses
+    assert_same_weights(*modules)
+    rates = [trainer.optimizers[0].param_groups[0]["lr"] for trainer in trainers]
+    assert rates[0] == rates[1]
+    path = tmp_path / "half.ckpt"
+    trainers[1].save_checkpoint(path)
+    resumed = make_module(pair.ours, make_scheduler=lambda o: as_lr_scheduler(o, Step(3, 0.5)))
+    again = fit(resumed, tmp_path, steps=STEPS + 3, ckpt_path=str(path))
+    schedule = again.lr_scheduler_configs[0].scheduler
+    assert schedule.last_epoch == STEPS + 3

@@ -5,10 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from hotloop.optimizers import AdamW, decay_groups
+from hotloop.schedulers import (
+    Constant,
+    Cosine,
+    CosineRestarts,
+    InverseSqrt,
+    Linear,
+    Polynomial,
+    Schedule,
+    Warmup,
+    WarmupStableDecay,
+    as_lr_scheduler,
+)
 from tests.clients.conftest import Pair, needs
 
 pytestmark = needs("transformers")
@@ -111,3 +124,103 @@ def test_groups_are_those_of_trainer(tmp_path: Path) -> None:
     assert total == len(list(model.parameters()))
     (decaying, _) = decay_groups(model, 0.1, no_decay=(nn.Embedding,))
     assert not any("wte" in names[id(p)] for p in decaying["params"])
+
+
+def factors(make: Any, steps: int) -> list[float]:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = make(optimizer)
+    values = []
+    for _ in range(steps):
+        values.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return values
+
+
+def test_schedules_are_those_of_transformers() -> None:
+    from transformers import optimization
+
+    warmup, total = 10, 60
+
+    def check(make: Any, schedule: Schedule, *, ahead: int = 0, end: int = total) -> None:
+        expected = factors(make, end + 20)
+        got = [schedule(step) for step in range(end + 20)]
+        # What lies before the peak is `ahead` updates further here.
+        assert got[: warmup - ahead] == pytest.approx(expected[ahead:warmup], rel=1e-12)
+        assert got[warmup:end] == pytest.approx(expected[warmup:end], rel=1e-12, abs=1e-15)
+
+    def zero(then: Schedule) -> Schedule:
+        return Warmup(warmup, include_zero=True).then(then)
+
+    rest = total - warmup
+    check(lambda o: optimization.get_constant_schedule_with_warmup(o, warmup), zero(Constant()))
+    check(
+        lambda o: optimization.get_linear_schedule_with_warmup(o, warmup, total), zero(Linear(rest))
+    )
+    check(
+        lambda o: optimization.get_cosine_schedule_with_warmup(o, warmup, total), zero(Cosine(rest))
+    )
+    check(
+        lambda o: optimization.get_polynomial_decay_schedule_with_warmup(
+            o, warmup, total, lr_end=0.1, power=2.0
+        ),
+        zero(Polynomial(rest, 2.0, end=0.1)),
+    )
+    check(
+        lambda o: optimization.get_cosine_with_hard_restarts_schedule_with_warmup(
+            o, warmup, total, num_cycles=2
+        ),
+        zero(CosineRestarts(rest // 2)),
+    )
+    for shape, theirs in (("linear", "linear"), ("cosine", "cosine"), ("sqrt", "1-sqrt")):
+        check(
+            lambda o, theirs=theirs: optimization.get_wsd_schedule(
+                o, warmup, 20, num_training_steps=total, decay_type=theirs
+            ),
+            WarmupStableDecay(total, warmup, 20, shape),
+            ahead=1,
+            end=total + 10,
+        )
+    # One update ahead throughout.
+    theirs = factors(lambda o: optimization.get_inverse_sqrt_schedule(o, warmup), total + 1)
+    ours = InverseSqrt(warmup)
+    assert [ours(step) for step in range(total)] == pytest.approx(theirs[1:], rel=1e-12)
+
+
+def test_a_schedule_drives_the_trainer(tmp_path: Path) -> None:
+    from transformers import Trainer
+    from transformers.optimization import get_cosine_schedule_with_warmup
+
+    def ours(optimizer: Any) -> Any:
+        schedule = Warmup(2, include_zero=True).then(Cosine(STEPS - 2))
+        return as_lr_scheduler(optimizer, schedule)
+
+    def theirs(optimizer: Any) -> Any:
+        return get_cosine_schedule_with_warmup(optimizer, 2, STEPS)
+
+    runs = []
+    for name, make in (("ours", ours), ("theirs", theirs)):
+        made = make_trainer(tmp_path / name, None)
+        optimizer = AdamW(made.model.parameters(), lr=0.01)
+        trainer = Trainer(
+            model=made.model,
+            args=made.args,
+            train_dataset=made.train_dataset,
+            optimizers=(optimizer, make(optimizer)),
+        )
+        trainer.train()
+        rates = [entry["learning_rate"] for entry in trainer.state.log_history if "loss" in entry]
+        runs.append((losses(trainer), rates))
+    assert runs[0][0] == runs[1][0]
+    assert runs[0][1] == pytest.approx(runs[1][1], rel=1e-12)
+    assert max(runs[0][1]) == 0.01
+    resumed = make_trainer(tmp_path / "ours", None)
+    optimizer = AdamW(resumed.model.parameters(), lr=0.01)
+    trainer = Trainer(
+        model=resumed.model,
+        args=resumed.args,
+        train_dataset=resumed.train_dataset,
+        optimizers=(optimizer, ours(optimizer)),
+    )
+    trainer.train(resume_from_checkpoint=str(tmp_path / "ours" / f"checkpoint-{STEPS // 2}"))
+    assert losses(trainer) == runs[0][0]
