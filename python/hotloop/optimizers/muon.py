@@ -19,47 +19,56 @@ __all__ = ["Muon"]
 _BUFFER = "momentum_buffer"
 
 
-class _Momentum:
-    """The momentum buffers as a plan sees them: parameters whose gradients they borrow.
+class _Kernels:
+    """What a plan is told of momentum buffers, which stand in the place of parameters.
 
     With `nesterov` each has a state, what Newton-Schulz makes orthogonal. It starts from
     bfloat16, so the kernels write that.
-
-    Args:
-        buffers: Those of each param group.
     """
 
     options: tuple[str, ...] = ("momentum", "nesterov")
     step_name: str | None = None
     scalar_names: tuple[str, ...] = ()
 
+    def kernel(self, group: dict[str, Any]) -> str:
+        """Return the name of the group's kernel."""
+        return "MUON_NESTEROV" if group["nesterov"] else "MUON_MOMENTUM"
+
+    def param_kernel(self, kernel: str, param: Tensor) -> str:
+        """Return the group's kernel, for every buffer."""
+        return kernel
+
+    def hyperparameters(self, group: dict[str, Any]) -> tuple[float, ...]:
+        """Return the field of Mojo's `MuonMomentum`."""
+        return (float(group["momentum"]),)
+
+    def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
+        """Return the name of what Newton-Schulz starts from, if it is not the buffer."""
+        return ("update",) if group["nesterov"] else ()
+
+    def state_layouts(self, param: Tensor, group: dict[str, Any]) -> dict[str, StateLayout]:
+        """Return that it is bfloat16."""
+        return dict.fromkeys(self.state_names(group), StateLayout(torch.bfloat16))
+
+    def create_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        """Return memory for it."""
+        return {name: full_like(param, 0.0, torch.bfloat16) for name in self.state_names(group)}
+
+
+class _Momentum(_Kernels):
+    """The momentum buffers of each param group, as an optimizer of their own."""
+
     def __init__(self, buffers: list[list[Tensor]]) -> None:
         self.param_groups: list[dict[str, Any]] = [{"params": params} for params in buffers]
         self.state: dict[Tensor, dict[str, Any]] = {}
 
-    def kernel(self, group: dict[str, Any]) -> str:
-        return "MUON_NESTEROV" if group["nesterov"] else "MUON_MOMENTUM"
-
-    def param_kernel(self, kernel: str, param: Tensor) -> str:
-        return kernel
-
-    def hyperparameters(self, group: dict[str, Any]) -> tuple[float, ...]:
-        return (float(group["momentum"]),)
-
-    def state_layouts(self, param: Tensor, group: dict[str, Any]) -> dict[str, StateLayout]:
-        return {"update": StateLayout(torch.bfloat16)} if group["nesterov"] else {}
-
-    def create_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        layouts = self.state_layouts(param, group)
-        return {name: full_like(param, 0.0, layout.dtype) for name, layout in layouts.items()}
-
     def has(self, buffers: list[list[Tensor]]) -> bool:
         """Tell whether these are the buffers."""
-        known = [group["params"] for group in self.param_groups]
-        return [[*map(id, params)] for params in known] == [[*map(id, row)] for row in buffers]
+        known = [[*map(id, group["params"])] for group in self.param_groups]
+        return known == [[*map(id, params)] for params in buffers]
 
 
-class Muon(NativeStep, torch.optim.Muon):
+class Muon(_Kernels, NativeStep, torch.optim.Muon):
     """`torch.optim.Muon`, with the momentum in Mojo on CPU tensors.
 
     Arguments, param groups, state and state dict are torch's, and parameters have two
@@ -108,7 +117,7 @@ class Muon(NativeStep, torch.optim.Muon):
         if self._momentum is None or not self._momentum.has(buffers):
             self._momentum = _Momentum(buffers)
         for known, group in zip(self._momentum.param_groups, self.param_groups):
-            known.update({name: group[name] for name in _Momentum.options})
+            known.update({name: group[name] for name in self.options})
         self._rows = tuple(rows)
         for _, param, buffer in rows:
             _lend_grad(param, buffer)
@@ -137,8 +146,10 @@ class Muon(NativeStep, torch.optim.Muon):
     def _move_params(self) -> None:
         assert self._momentum is not None
         for group, param, buffer in self._rows:
-            nesterov, lr = group["nesterov"], group["lr"]
+            nesterov = group["nesterov"]
+            lr: Any = group["lr"]
             lr = lr.squeeze() if isinstance(lr, Tensor) else lr
+            adjusted_lr: Any = _adjust_lr(lr, group["adjust_lr_fn"], param.shape)
             update = _zeropower_via_newtonschulz(
                 self._momentum.state[buffer]["update"] if nesterov else buffer,
                 group["ns_coefficients"],
@@ -146,7 +157,7 @@ class Muon(NativeStep, torch.optim.Muon):
                 group["eps"],
             )
             param.mul_(1 - lr * group["weight_decay"])
-            param.add_(update, alpha=-_adjust_lr(lr, group["adjust_lr_fn"], param.shape))
+            param.add_(update, alpha=-adjusted_lr)
 
 
 def _lend_grad(param: Tensor, buffer: Tensor) -> None:
