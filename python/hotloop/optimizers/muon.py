@@ -86,8 +86,9 @@ class Muon(_Kernels, NativeStep, torch.optim.Muon):
     The kernels unscale, clip, move b and zero in one pass, and write u in bfloat16: with
     `nesterov` they keep 2 bytes for each element beside the state. The iteration, which
     takes nearly all of the time, and what moves p are torch's operators. float32 and
-    float64 parameters have torch's bits; of bfloat16 ones u is rounded once, and torch's
-    b twice on its way. Whatever has no kernel runs on torch: see `fallback_reason`.
+    float64 parameters have torch's bits. So have bfloat16 ones without `nesterov`, where
+    torch leaves b divided by its norm; with it u is computed from b before b is rounded.
+    Whatever has no kernel runs on torch: see `fallback_reason`.
 
     Raises:
         ValueError: If a hyperparameter is out of range, or a parameter does not have two
