@@ -237,6 +237,22 @@ def test_a_grad_scaler_steps_it() -> None:
     assert_same_bits(ours, theirs, mine, other)
 
 
+@needs_native
+def test_a_scaler_that_found_an_overflow() -> None:
+    mine, other = make([(5, 4), (4, 5)])
+    ours, theirs = Muon(mine, lr=0.1), torch.optim.Muon(other, lr=0.1)
+    for step in range(STEPS):
+        give_grads(mine, other)
+        # What torch tells optimizers that unscale by themselves.
+        ours.grad_scale, ours.found_inf = torch.tensor(4.0), torch.tensor(float(step in (0, 4)))
+        for param in mine:
+            param.grad = param.grad * 4
+        ours.step()
+        if not ours.found_inf:
+            theirs.step()
+    assert_same_bits(ours, theirs, mine, other)
+
+
 def test_grad_norm_moves_nothing() -> None:
     mine, _ = make([(5, 4), (4, 5)])
     before = [param.detach().clone() for param in mine]
@@ -310,6 +326,10 @@ def test_torch_takes_what_has_no_kernel(change: Any, reason: str, fresh: bool) -
     assert results[0] == results[1]
     if backend.current().name == "native":
         assert reason in ours.fallback_reason
+    states = [
+        [o.state.get(p, {}).keys() for p in params] for o, params in ((ours, mine), (theirs, other))
+    ]
+    assert states[0] == states[1]
     if results[1] is None:
         assert_same_bits(ours, theirs, mine, other)
 

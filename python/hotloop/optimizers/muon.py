@@ -128,10 +128,8 @@ class Muon(_Kernels, NativeStep, torch.optim.Muon):
     def _run_plan(
         self, around: Around, average: WeightAverage | None = None, *, is_skipped: bool = False
     ) -> int | None:
-        if around.average_weight:
-            # `fused_step` moves all averages itself, once the parameters have moved.
-            around = around._replace(average_weight=0.0)
         try:
+            # Without `average`: it follows the parameters, which have not moved by then.
             outcome = super()._run_plan(around, is_skipped=is_skipped)
             if outcome is not None:
                 for _, param, buffer in self._rows:
