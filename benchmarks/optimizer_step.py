@@ -38,11 +38,14 @@ RULES: dict[str, dict[str, Any]] = {
     "ADOPT": {},
     "LAMB": {},
     "LARS": {"lr": 0.1},
+    "Muon": {},
     "ScheduleFreeSGD": {},
     "ScheduleFreeAdamW": {},
     "AdamW8bit": {},
     "Lion8bit": {},
 }
+#: Those that take no parameters but matrices.
+MATRICES_ONLY = {"Muon"}
 
 
 def main() -> None:
@@ -79,9 +82,12 @@ def main() -> None:
 def measure(rule: str, model: str, arguments: argparse.Namespace) -> list[str]:
     """Return the cells of one row: our time, the ratio to the fastest peer, the others."""
     dtype = getattr(torch, arguments.dtype)
+    shapes = [s for s in MODELS[model] if rule not in MATRICES_ONLY or len(s) == 2]
+    if not shapes:
+        return ["-"] * 3
 
     def make(factory: Any) -> Any:
-        return make_optimizer(factory, make_params(MODELS[model], dtype), RULES[rule])
+        return make_optimizer(factory, make_params(shapes, dtype), RULES[rule])
 
     factories = find_peers(rule)
     order = sorted(factories, key=lambda name: _time_once(make(factories[name])))

@@ -52,6 +52,8 @@ def find_peers(rule: str) -> dict[str, Factory]:
         for name, choice in _TORCH_VARIANTS.items():
             if choice.keys() <= accepted.keys():
                 peers[name] = functools.partial(original, **choice)
+        # Muon has but one implementation.
+        peers = peers or {"torch": original}
     for module, name, choice in _ELSEWHERE.get(rule, []):
         try:
             peer = getattr(importlib.import_module(module), name)

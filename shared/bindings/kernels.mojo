@@ -20,6 +20,7 @@ from shared.training.optimizers import (
     LAMB,
     LARS,
     Lion,
+    MuonMomentum,
     NAdam,
     Prodigy,
     RAdam,
@@ -115,7 +116,11 @@ struct Kernel:
     """LARS with Nesterov momentum."""
     comptime PRODIGY = 38
     """Prodigy."""
-    comptime END = 39
+    comptime MUON_MOMENTUM = 39
+    """Muon's momentum."""
+    comptime MUON_NESTEROV = 40
+    """Muon's Nesterov momentum, with what it orthogonalizes in bfloat16."""
+    comptime END = 41
     """Number of kernels."""
 
 
@@ -175,6 +180,10 @@ def run_kernel[
     _run[LARS[], Kernel.LARS_MOMENTUM](number, context, executor)
     _run[LARS[nesterov=True], Kernel.LARS_NESTEROV](number, context, executor)
     _run[Prodigy, Kernel.PRODIGY](number, context, executor)
+    _run[MuonMomentum[nesterov=False], Kernel.MUON_MOMENTUM](
+        number, context, executor
+    )
+    _run_narrow[MuonMomentum[], Kernel.MUON_NESTEROV](number, context, executor)
     _run_quantized[AdamW[], Kernel.ADAMW_8BIT](number, context, executor)
     _run_quantized[AdamW[fast=True], Kernel.ADAMW_8BIT_FAST](
         number, context, executor
@@ -209,6 +218,19 @@ def _run_wide[
         update[Rule, DType.bfloat16, DType.float32, has_master](
             context, executor
         )
+
+
+@always_inline
+def _run_narrow[
+    Rule: UpdateRule, kernel: Int, Runner: Executor
+](number: Int, context: Context, executor: Runner):
+    comptime first = kernel * DTYPES
+    if number == first:
+        update[Rule, DType.float32, DType.bfloat16](context, executor)
+    elif number == first + 1:
+        update[Rule, DType.float64, DType.bfloat16](context, executor)
+    elif number == first + 2:
+        update[Rule, DType.bfloat16](context, executor)
 
 
 @always_inline

@@ -79,7 +79,23 @@ def schedule_free(kind: Callable[..., Any], params: list[Tensor], **options: Any
     return optimizer
 
 
-#: The same for the rules that torch lacks, with the peer that computes them.
+class MuonMomentum:
+    """Muon whose momentum buffer is the parameter, since digits of bfloat16 products move."""
+
+    def __init__(self, kind: type[Any], params: list[Tensor], **options: Any) -> None:
+        (self.buffer,) = params
+        self.matrix = torch.zeros(1, len(START), dtype=torch.float64)
+        self.optimizer = kind([self.matrix], **options)
+        self.optimizer.state[self.matrix]["momentum_buffer"] = self.buffer.detach()[None]
+
+    def step(self) -> None:
+        """Move the buffer by its gradient."""
+        assert self.buffer.grad is not None
+        self.matrix.grad = self.buffer.grad[None]
+        self.optimizer.step()
+
+
+#: The same for the rules that torch lacks, with the peer that computes them, and for Muon.
 PEER_CASES: dict[str, tuple[str, dict[str, Any], Callable[[list[Tensor]], Any]]] = {
     "lion": (
         "Lion",
@@ -120,6 +136,11 @@ PEER_CASES: dict[str, tuple[str, dict[str, Any], Callable[[list[Tensor]], Any]]]
         "ScheduleFreeAdamW",
         {"warmup_steps": 3, "weight_decay": 0.1},
         lambda p: schedule_free(schedulefree.AdamWScheduleFree, p, weight_decay=0.1),
+    ),
+    "muon momentum": (
+        "Muon",
+        {"momentum": 0.9},
+        lambda p: MuonMomentum(torch.optim.Muon, p, momentum=0.9),
     ),
 }
 

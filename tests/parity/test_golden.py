@@ -7,13 +7,23 @@ They hold still where torch moves: a torch that rounds or computes otherwise fai
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
 from hotloop import optimizers
-from tests.golden.generate_optimizers import CASES, GOLDEN, GRADIENTS, PEER_CASES, START, generate
+from hotloop.optimizers import Muon
+from tests.golden.generate_optimizers import (
+    CASES,
+    GOLDEN,
+    GRADIENTS,
+    PEER_CASES,
+    START,
+    MuonMomentum,
+    generate,
+)
 
 FILE = json.loads(GOLDEN.read_text())
 
@@ -32,7 +42,8 @@ THIRD_STEPS: list[tuple[str, dict[str, Any], list[float]]] = [
 
 def path(name: str, options: dict[str, Any]) -> list[list[float]]:
     param = torch.tensor(START, dtype=torch.float64, requires_grad=True)
-    optimizer = getattr(optimizers, name)([param], lr=0.1, **options)
+    make = partial(MuonMomentum, Muon) if name == "Muon" else getattr(optimizers, name)
+    optimizer = make([param], lr=0.1, **options)
     values = []
     for gradient in GRADIENTS:
         param.grad = torch.tensor(gradient, dtype=torch.float64)

@@ -17,6 +17,7 @@ from hotloop.optimizers.lamb import LAMB
 from hotloop.optimizers.lars import LARS
 from hotloop.optimizers.lion import Lion
 from hotloop.optimizers.lion8bit import Lion8bit
+from hotloop.optimizers.muon import Muon
 from hotloop.optimizers.nadam import NAdam
 from hotloop.optimizers.optimizer import NativeStep
 from hotloop.optimizers.optimizer_state import (
@@ -50,6 +51,7 @@ __all__ = [
     "FusedStep",
     "Lion",
     "Lion8bit",
+    "Muon",
     "NAdam",
     "NativeStep",
     "Prodigy",

@@ -230,12 +230,13 @@ class NativeStep(_Optimizer):
             return None
         try:
             _check_scale(around.grad_scale)
+            rule = self._planned()
             plan = self._plan
-            if plan is None or not plan.is_current(self):
-                plan = self._make_plan(chosen)
+            if plan is None or not plan.is_current(rule):
+                plan = self._make_plan(rule, chosen)
             outcome = Outcome.DONE if is_skipped else plan.run(around, average)
             if outcome == Outcome.CHANGED:
-                outcome = self._make_plan(chosen).run(around, average)
+                outcome = self._make_plan(rule, chosen).run(around, average)
                 if outcome == Outcome.CHANGED:
                     raise BackendError("a new plan is stale; please report this")
         except UnsupportedError as error:
@@ -250,8 +251,12 @@ class NativeStep(_Optimizer):
         self.fallback_reason = None
         return outcome
 
-    def _make_plan(self, chosen: backend.Backend) -> Plan:
-        self._plan = plan = Plan(self, self.__dict__["state"], chosen)
+    def _planned(self) -> Rule:
+        """Return whose groups and state the kernels see."""
+        return self
+
+    def _make_plan(self, rule: Rule, chosen: backend.Backend) -> Plan:
+        self._plan = plan = Plan(rule, rule.__dict__["state"], chosen)
         if self._state_is_shared:
             plan.share_state()
         return plan

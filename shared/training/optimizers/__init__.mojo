@@ -13,6 +13,7 @@ from .adan import Adan
 from .adopt import ADOPT
 from .asgd import ASGD
 from .lion import Lion
+from .muon import MuonMomentum
 from .nadam import NAdam
 from .lamb import LAMB
 from .lars import LARS

@@ -14,6 +14,7 @@ from shared.training.optimizers import (
     AdamW,
     Adan,
     Lion,
+    MuonMomentum,
     NAdam,
     Optimizer,
     RAdam,
@@ -90,6 +91,11 @@ def test_sgd() raises:
 def test_adam() raises:
     check("adam", Adam(lr=0.1, weight_decay=0.1))
     check("adamw", AdamW[amsgrad=True](lr=0.1, weight_decay=0.1))
+
+
+def test_muon_momentum() raises:
+    check("muon momentum", MuonMomentum[nesterov=False](momentum=0.9))
+    check("muon momentum", MuonMomentum(momentum=0.9))
 
 
 def test_rmsprop() raises:
