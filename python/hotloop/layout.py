@@ -30,7 +30,11 @@ class RowWord:
     FIRST_BLOCK = 11
     GROUP = 12
     RECORD = 13
-    END = 14
+    ROWS = 14
+    COLUMNS = 15
+    PARTS = 16
+    SCRATCH = 17
+    END = 18
 
 
 class ContextWord:
@@ -143,4 +147,6 @@ KERNELS = (
     "LARS_MOMENTUM",
     "LARS_NESTEROV",
     "PRODIGY",
+    "ADAFACTOR",
+    "ADAFACTOR_FACTORED",
 )

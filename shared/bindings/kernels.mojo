@@ -3,8 +3,10 @@
 from shared.training.core import (
     Context,
     Executor,
+    FactoredRule,
     UpdateRule,
     update,
+    update_factored,
     update_quantized,
 )
 from shared.training.optimizers import (
@@ -12,6 +14,7 @@ from shared.training.optimizers import (
     ASGD,
     SGD,
     Adadelta,
+    Adafactor,
     Adagrad,
     Adam,
     Adamax,
@@ -115,7 +118,11 @@ struct Kernel:
     """LARS with Nesterov momentum."""
     comptime PRODIGY = 38
     """Prodigy."""
-    comptime END = 39
+    comptime ADAFACTOR = 39
+    """Adafactor with a second moment for each element."""
+    comptime ADAFACTOR_FACTORED = 40
+    """Adafactor with a second moment for each row and column."""
+    comptime END = 41
     """Number of kernels."""
 
 
@@ -175,6 +182,10 @@ def run_kernel[
     _run[LARS[], Kernel.LARS_MOMENTUM](number, context, executor)
     _run[LARS[nesterov=True], Kernel.LARS_NESTEROV](number, context, executor)
     _run[Prodigy, Kernel.PRODIGY](number, context, executor)
+    _run[Adafactor, Kernel.ADAFACTOR](number, context, executor)
+    _run_factored[Adafactor, Kernel.ADAFACTOR_FACTORED](
+        number, context, executor
+    )
     _run_quantized[AdamW[], Kernel.ADAMW_8BIT](number, context, executor)
     _run_quantized[AdamW[fast=True], Kernel.ADAMW_8BIT_FAST](
         number, context, executor
@@ -195,6 +206,19 @@ def _run_quantized[
         update_quantized[Rule, DType.float32](context, executor)
     elif number == kernel * DTYPES + 2:
         update_quantized[Rule, DType.bfloat16](context, executor)
+
+
+@always_inline
+def _run_factored[
+    Rule: FactoredRule, kernel: Int, Runner: Executor
+](number: Int, context: Context, executor: Runner):
+    comptime first = kernel * DTYPES
+    if number == first:
+        update_factored[Rule, DType.float32](context, executor)
+    elif number == first + 1:
+        update_factored[Rule, DType.float64](context, executor)
+    elif number == first + 2:
+        update_factored[Rule, DType.bfloat16](context, executor)
 
 
 @always_inline

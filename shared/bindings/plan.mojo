@@ -84,7 +84,9 @@ struct LaunchWord:
     comptime STATE_DTYPE = ContextWord.END + 5
     """libtorch's number of the dtype of each of up to `STATES_MAX` state tensors."""
     comptime STATE_SPAN = ContextWord.END + 9
-    """How many elements of a parameter share one of each state tensor."""
+    """How many elements of a parameter share one of each state tensor; 0 if that
+    differs from parameter to parameter, so that a state that moved is checked by a
+    new plan."""
     comptime END = ContextWord.END + 13
     """Number of words."""
 
@@ -325,7 +327,7 @@ def _refresh_state(
         if state == 0 or torch.data_pointer(state) == row.state(s):
             continue
         var span = launch.word(LaunchWord.STATE_SPAN + s)
-        if not _refresh_address(
+        if span == 0 or not _refresh_address(
             torch,
             row,
             RowWord.STATE + s,
