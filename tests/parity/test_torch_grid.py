@@ -47,7 +47,7 @@ TOLERANCES: dict[torch.dtype, dict[str, float]] = {
 
 
 def parent_of(ours: type) -> type:
-    return next(base for base in ours.__mro__ if base.__module__.startswith("torch.optim."))
+    return next(base for base in ours.__mro__ if base.__module__.startswith("torch.optim"))
 
 
 def find_pairs() -> Iterator[tuple[OptimizerInfo, Make, Make]]:
