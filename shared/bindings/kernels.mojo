@@ -122,7 +122,9 @@ struct Kernel:
     """Adafactor with a second moment for each element."""
     comptime ADAFACTOR_FACTORED = 40
     """Adafactor with a second moment for each row and column."""
-    comptime END = 41
+    comptime ADAFACTOR_POINTS = 41
+    """Adafactor with a row and a column of each element."""
+    comptime END = 42
     """Number of kernels."""
 
 
@@ -182,8 +184,11 @@ def run_kernel[
     _run[LARS[], Kernel.LARS_MOMENTUM](number, context, executor)
     _run[LARS[nesterov=True], Kernel.LARS_NESTEROV](number, context, executor)
     _run[Prodigy, Kernel.PRODIGY](number, context, executor)
-    _run[Adafactor, Kernel.ADAFACTOR](number, context, executor)
-    _run_factored[Adafactor, Kernel.ADAFACTOR_FACTORED](
+    _run[Adafactor[], Kernel.ADAFACTOR](number, context, executor)
+    _run_factored[Adafactor[], Kernel.ADAFACTOR_FACTORED](
+        number, context, executor
+    )
+    _run[Adafactor[points=True], Kernel.ADAFACTOR_POINTS](
         number, context, executor
     )
     _run_quantized[AdamW[], Kernel.ADAMW_8BIT](number, context, executor)

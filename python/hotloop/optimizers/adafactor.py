@@ -65,7 +65,9 @@ class Adafactor(ElementwiseStep, torch.optim.Adafactor):
 
     def param_kernel(self, kernel: str, param: Tensor) -> str:
         """Return the name of the kernel for one parameter."""
-        return f"{kernel}_FACTORED" if param.dim() > 1 else kernel
+        if param.dim() < 2:
+            return kernel
+        return f"{kernel}_POINTS" if param.shape[-2:] == (1, 1) else f"{kernel}_FACTORED"
 
     def hyperparameters(self, group: dict[str, Any]) -> tuple[float, ...]:
         """Return the fields of Mojo's `Adafactor`."""
@@ -89,7 +91,7 @@ class Adafactor(ElementwiseStep, torch.optim.Adafactor):
 
     def parts(self, param: Tensor) -> int:
         """Return how many parts a matrix, or a stack of them, is divided into."""
-        if param.dim() < 2 or not param.numel():
+        if param.dim() < 2 or not param.numel() or param.shape[-2:] == (1, 1):
             return 0
         rows, columns = param.shape[-2:]
         matrices = param.numel() // (rows * columns)

@@ -9,20 +9,24 @@ from ..core import (
     Scalars,
     Sums,
     lerp,
+    maximum,
 )
 
 
 @fieldwise_init
-struct AdafactorUpdate(FactoredUpdate):
+struct AdafactorUpdate[points: Bool](FactoredUpdate):
     """One step of Adafactor, with a second moment for each element or factored.
 
     With gradient g, parameter p and second moment v: `v += weight (g^2 - v)`,
     `u = g / max(sqrt(v), eps1)` and `p = (1 - lr weight_decay) p - size u`. A
     first pass moves v and measures p and u, on which the size depends.
+
+    Parameters:
+        points: Whether each element is a matrix of its own, with a row and a column.
     """
 
-    comptime STATES = 1
-    """The second moment, where it is not factored."""
+    comptime STATES = 2 if Self.points else 1
+    """The second moment, or those of the row and of the column."""
     comptime SUMS = 2
     """The squares of p and of u."""
     comptime MEASURES_STATE = True
@@ -144,12 +148,14 @@ struct AdafactorUpdate(FactoredUpdate):
         Args:
             param: The parameters.
             grad: The gradients.
-            state: The second moment.
+            state: The second moments.
             sums: The squares of the parameters and of the update.
         """
-        state[0] = self.average(state[0], grad * grad)
+        comptime for s in range(Self.STATES):
+            state[s] = self.average(state[s], grad * grad)
         var p = param.cast[DType.float64]()
-        var u = self.direction(grad, 1 / sqrt(state[0])).cast[DType.float64]()
+        var root = self._inverse_root(state)
+        var u = self.direction(grad, root).cast[DType.float64]()
         sums[0] = p.fma(p, sums[0])
         sums[1] = u.fma(u, sums[1])
 
@@ -171,19 +177,35 @@ struct AdafactorUpdate(FactoredUpdate):
         Args:
             param: The parameters, replaced by their new values.
             grad: The gradients.
-            state: The second moment.
+            state: The second moments.
         """
-        param = self.move(param, self.direction(grad, 1 / sqrt(state[0])))
+        var direction = self.direction(grad, self._inverse_root(state))
+        param = self.move(param, direction)
+
+    @always_inline
+    def _inverse_root[
+        dtype: DType, width: Int
+    ](self, state: Array[SIMD[dtype, width], Self.STATES]) -> SIMD[
+        dtype, width
+    ]:
+        var moment = state[0]
+        comptime if Self.points:
+            var least = SIMD[dtype, width](self.eps1.cast[dtype]())
+            moment *= state[1] / maximum(state[0], least)
+        return 1 / sqrt(moment)
 
 
-struct Adafactor(FactoredRule):
+struct Adafactor[points: Bool = False](FactoredRule):
     """Hyperparameters of Adafactor.
 
     An `Optimizer` takes parameters without shape, hence a second moment for each
     element; `update_factored` keeps one for each row and each column.
+
+    Parameters:
+        points: Whether each element is a matrix of its own, with a row and a column.
     """
 
-    comptime Update = AdafactorUpdate
+    comptime Update = AdafactorUpdate[Self.points]
     """The constants of one step."""
 
     var lr: Float64
