@@ -142,9 +142,7 @@ def test_adadelta() raises:
 
 
 def test_adafactor() raises:
-    check(
-        "adafactor", Adafactor(lr=0.1, weight_decay=0.1, eps1=2.0**-52)
-    )
+    check("adafactor", Adafactor(lr=0.1, weight_decay=0.1, eps1=2.0**-52))
     check(
         "adafactor eps",
         Adafactor(
