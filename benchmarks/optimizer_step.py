@@ -28,6 +28,7 @@ RULES: dict[str, dict[str, Any]] = {
     "RMSprop": {},
     "Adagrad": {},
     "Adadelta": {},
+    "Adafactor": {},
     "Adamax": {},
     "NAdam": {},
     "RAdam": {},

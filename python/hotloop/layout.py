@@ -30,7 +30,11 @@ class RowWord:
     FIRST_BLOCK = 11
     GROUP = 12
     RECORD = 13
-    END = 14
+    ROWS = 14
+    COLUMNS = 15
+    PARTS = 16
+    SCRATCH = 17
+    END = 18
 
 
 class ContextWord:
@@ -146,4 +150,7 @@ KERNELS = (
     "PRODIGY",
     "MUON_MOMENTUM",
     "MUON_NESTEROV",
+    "ADAFACTOR",
+    "ADAFACTOR_FACTORED",
+    "ADAFACTOR_POINTS",
 )

@@ -3,8 +3,10 @@
 from shared.training.core import (
     Context,
     Executor,
+    FactoredRule,
     UpdateRule,
     update,
+    update_factored,
     update_quantized,
 )
 from shared.training.optimizers import (
@@ -12,6 +14,7 @@ from shared.training.optimizers import (
     ASGD,
     SGD,
     Adadelta,
+    Adafactor,
     Adagrad,
     Adam,
     Adamax,
@@ -120,7 +123,13 @@ struct Kernel:
     """Muon's momentum."""
     comptime MUON_NESTEROV = 40
     """Muon's Nesterov momentum, with what it orthogonalizes in bfloat16."""
-    comptime END = 41
+    comptime ADAFACTOR = 41
+    """Adafactor with a second moment for each element."""
+    comptime ADAFACTOR_FACTORED = 42
+    """Adafactor with a second moment for each row and column."""
+    comptime ADAFACTOR_POINTS = 43
+    """Adafactor with a row and a column of each element."""
+    comptime END = 44
     """Number of kernels."""
 
 
@@ -184,6 +193,13 @@ def run_kernel[
         number, context, executor
     )
     _run_narrow[MuonMomentum[], Kernel.MUON_NESTEROV](number, context, executor)
+    _run[Adafactor[], Kernel.ADAFACTOR](number, context, executor)
+    _run_factored[Adafactor[], Kernel.ADAFACTOR_FACTORED](
+        number, context, executor
+    )
+    _run[Adafactor[points=True], Kernel.ADAFACTOR_POINTS](
+        number, context, executor
+    )
     _run_quantized[AdamW[], Kernel.ADAMW_8BIT](number, context, executor)
     _run_quantized[AdamW[fast=True], Kernel.ADAMW_8BIT_FAST](
         number, context, executor
@@ -204,6 +220,19 @@ def _run_quantized[
         update_quantized[Rule, DType.float32](context, executor)
     elif number == kernel * DTYPES + 2:
         update_quantized[Rule, DType.bfloat16](context, executor)
+
+
+@always_inline
+def _run_factored[
+    Rule: FactoredRule, kernel: Int, Runner: Executor
+](number: Int, context: Context, executor: Runner):
+    comptime first = kernel * DTYPES
+    if number == first:
+        update_factored[Rule, DType.float32](context, executor)
+    elif number == first + 1:
+        update_factored[Rule, DType.float64](context, executor)
+    elif number == first + 2:
+        update_factored[Rule, DType.bfloat16](context, executor)
 
 
 @always_inline

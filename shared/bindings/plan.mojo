@@ -84,7 +84,8 @@ struct LaunchWord:
     comptime STATE_DTYPE = ContextWord.END + 5
     """libtorch's number of the dtype of each of up to `STATES_MAX` state tensors."""
     comptime STATE_SPAN = ContextWord.END + 9
-    """How many elements of a parameter share one of each state tensor."""
+    """How many elements of a parameter share one of each state tensor; 0 if that is
+    the size of its rows for the first one, and of its columns for the second."""
     comptime FLOAT32 = ContextWord.END + 13
     """libtorch's number of float32."""
     comptime END = ContextWord.END + 14
@@ -322,6 +323,8 @@ def _refresh_state(
         if state == 0:
             continue
         var span = launch.word(LaunchWord.STATE_SPAN + s)
+        if span == 0:
+            span = row.columns() if s == 0 else row.rows()
         if not _refresh_address(
             torch,
             row,

@@ -58,6 +58,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "radam": ("RAdam", {"weight_decay": 0.1}),
     "radam decoupled": ("RAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
     "rprop": ("Rprop", {"step_sizes": (0.03, 0.13)}),
+    "adafactor": ("Adafactor", {"weight_decay": 0.1}),
+    "adafactor eps": (
+        "Adafactor",
+        {"beta2_decay": -0.5, "eps": (0.3, 0.1), "d": 1.5, "maximize": True},
+    ),
     "asgd": ("ASGD", {"lambd": 0.1, "t0": 3.0, "weight_decay": 0.1}),
 }
 

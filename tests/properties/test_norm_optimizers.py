@@ -9,14 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotloop.optimizers import LAMB, LARS, Prodigy
+from hotloop.optimizers import LAMB, LARS, Adafactor, Prodigy
 from tests.conftest import needs_native
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
-each_optimizer = pytest.mark.parametrize("ours", [LAMB, LARS, Prodigy])
+each_optimizer = pytest.mark.parametrize("ours", [LAMB, LARS, Adafactor, Prodigy])
 
 # What moves a bfloat16.
-LARGE_STEP = {LAMB: {"lr": 0.5}, LARS: {"lr": 50.0}, Prodigy: {"d0": 1.0}}
+LARGE_STEP = {LAMB: {"lr": 0.5}, LARS: {"lr": 50.0}, Adafactor: {"lr": 0.5}, Prodigy: {"d0": 1.0}}
 
 
 @needs_native

@@ -1,6 +1,7 @@
 """Drop-in `torch.optim` optimizers whose step is a Mojo kernel on CPU tensors."""
 
 from hotloop.optimizers.adadelta import Adadelta
+from hotloop.optimizers.adafactor import Adafactor
 from hotloop.optimizers.adagrad import Adagrad
 from hotloop.optimizers.adam import Adam
 from hotloop.optimizers.adamax import Adamax
@@ -42,6 +43,7 @@ __all__ = [
     "LARS",
     "SGD",
     "Adadelta",
+    "Adafactor",
     "Adagrad",
     "Adam",
     "AdamW",

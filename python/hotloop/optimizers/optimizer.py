@@ -85,6 +85,10 @@ class NativeStep(_Optimizer):
         layout = StateLayout(param.dtype)
         return dict.fromkeys(self.state_names(group), layout)
 
+    def parts(self, param: Tensor) -> int:
+        """Return 0: no kernel but that of factored state divides a parameter."""
+        return 0
+
     def step(self, closure: Closure | None = None) -> Any:
         """Update every parameter by its gradient.
 

@@ -98,7 +98,14 @@ class Rule(Protocol):
     def state_layouts(self, param: Tensor, group: dict[str, Any]) -> dict[str, StateLayout]:
         """Return the state tensors of a parameter by name, in the kernel's order.
 
-        All parameters of one kernel and one dtype have the same.
+        All parameters of one kernel and one dtype have the same, but for the spans, and
+        but for parameters without elements, which may have none.
+        """
+
+    def parts(self, param: Tensor) -> int:
+        """Return into how many parts the kernel divides a parameter, each with scratch.
+
+        Only kernels of factored state do; others have 0.
         """
 
     def create_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
@@ -148,6 +155,7 @@ class _Row:
     group: int
     is_fresh: bool
     layouts: dict[str, StateLayout]
+    parts: int = 0
     states: list[Tensor] = field(default_factory=list)
     scalars: list[Tensor] = field(default_factory=list)
     step: Tensor | None = None
@@ -352,6 +360,14 @@ class Plan:
             words[RowWord.FIRST_BLOCK] = blocks
             words[RowWord.GROUP] = row.group
             blocks += -(-row.param.numel() // BLOCK)
+            if row.param.dim() > 1:
+                words[RowWord.ROWS], words[RowWord.COLUMNS] = row.param.shape[-2:]
+            if row.parts:
+                columns = row.param.shape[-1]
+                scratch = np.zeros((row.parts, columns + SUMS_MAX), np.float64)
+                words[RowWord.PARTS] = row.parts
+                words[RowWord.SCRATCH] = scratch.ctypes.data
+                self._kept.append(scratch)
             watched = {HandleWord.PARAM: row.param}
             if row.has_state or row.param.grad is not None:
                 words[RowWord.PARAM] = row.param.data_ptr()
@@ -392,10 +408,11 @@ class Plan:
         context[LaunchWord.HANDLES] = handles.ctypes.data
         context[LaunchWord.HELD] = held.ctypes.data
         # Tensors without state may have dtypes that libtorch's numbers are not known of.
-        layouts = next((row.layouts for row in rows if row.has_state), {})
-        for s, layout in enumerate(layouts.values()):
-            context[LaunchWord.STATE_DTYPE + s] = self._runtime.dtype_number(layout.dtype)
-            context[LaunchWord.STATE_SPAN + s] = layout.span
+        layouts = [row.layouts.values() for row in rows if row.has_state and row.layouts]
+        for s, (first, *others) in enumerate(zip(*layouts)):
+            context[LaunchWord.STATE_DTYPE + s] = self._runtime.dtype_number(first.dtype)
+            is_same = all(layout == first for layout in others)
+            context[LaunchWord.STATE_SPAN + s] = first.span if is_same else 0
         self._kept += [counters, records, held, partials]
         return _Launch(rows, context, table, handles)
 
@@ -439,8 +456,9 @@ def _make_row(
         _check_plain(param.grad, f"{name}.grad")
         _check_like(param.grad, param.dtype, param.numel(), f"{name}.grad")
     if not state or (rule.step_name is None and all(state.get(key) is None for key in layouts)):
-        return _Row(param, index, is_fresh=param.grad is not None, layouts=layouts)
-    row = _Row(param, index, is_fresh=False, layouts=layouts)
+        is_fresh = param.grad is not None
+        return _Row(param, index, is_fresh, layouts, parts=rule.parts(param) if is_fresh else 0)
+    row = _Row(param, index, is_fresh=False, layouts=layouts, parts=rule.parts(param))
     _read_state(rule, row, state, name)
     return row
 

@@ -1,6 +1,7 @@
 """The SIMD driver: typed views of memory, update rules, executors."""
 
 from .driver import measure_blocks, run_blocks, update
+from .factored import FactoredRule, FactoredUpdate, update_factored
 from .executor import Executor, SerialExecutor, TorchExecutor
 from .lanes import (
     compute_dtype,

@@ -172,7 +172,7 @@ def _update_lanes[
     else:
         param = load[dtype, width](param_memory, index)
     var grad = SIMD[compute, width](0)
-    comptime if not Update.MEASURES_STATE:
+    comptime if Update.APPLIES_GRAD:
         grad = _load_grad[dtype, width, is_scaled=Update.SUMS > 0](
             row, index, around
         )
@@ -191,7 +191,7 @@ def _update_lanes[
     if around.is_needed:
         if around.average != 0:
             _average_lanes[dtype, width](row, index, around)
-        comptime if not Update.MEASURES_STATE:
+        comptime if Update.APPLIES_GRAD:
             if around.zero_grad:
                 store[dtype, width](
                     pointer_at[Scalar[dtype]](row.grad()), index, 0
@@ -295,7 +295,7 @@ def _update_range[
         # Not past the end: asking for an unmapped page costs a page walk.
         var ahead = min(i + PREFETCH_AHEAD, last)
         prefetch_at(param, ahead)
-        comptime if not Rule.Update.MEASURES_STATE:
+        comptime if Rule.Update.APPLIES_GRAD:
             prefetch_at(grad, ahead)
         comptime for s in range(states):
             prefetch_at(pointer_at[Scalar[state_dtype]](row.state(s)), ahead)
@@ -390,8 +390,11 @@ def _measure_lanes[
         var state = _load_states[dtype, width, Update.STATES](row, index)
         update.measure[compute, width](param, grad, state, sums)
         _store_states[dtype, width, Update.STATES](row, index, state)
-        if around.is_needed and around.zero_grad:
-            store[dtype, width](pointer_at[Scalar[dtype]](row.grad()), index, 0)
+        comptime if not Update.APPLIES_GRAD:
+            if around.is_needed and around.zero_grad:
+                store[dtype, width](
+                    pointer_at[Scalar[dtype]](row.grad()), index, 0
+                )
     else:
         var state = Array[SIMD[compute, width], Update.STATES](
             uninitialized=True
@@ -437,7 +440,7 @@ def _add_sums[
 def _finish[Rule: UpdateRule](context: Context, row: TensorRow, sums: Sums):
     if row.grad() != 0:
         context.rule[Rule](row.group())[].finish(
-            context.record[Rule.Update](row.record())[], sums
+            context.record[Rule.Update](row.record())[], sums, row.numel()
         )
 
 

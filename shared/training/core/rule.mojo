@@ -31,8 +31,11 @@ trait LaneUpdate(Deinitable, ImplicitlyCopyable, Movable):
     `measure` goes before that of `apply`."""
 
     comptime MEASURES_STATE: Bool = False
-    """Whether `measure` moves the state, so that `apply` only reads it and sees no
-    gradient. Otherwise `measure` sees no state."""
+    """Whether `measure` moves the state, so that `apply` only reads it. Otherwise
+    `measure` sees no state."""
+
+    comptime APPLIES_GRAD: Bool = not Self.MEASURES_STATE
+    """Whether `apply` sees the gradient."""
 
     def apply[
         dtype: DType, width: Int
@@ -122,12 +125,13 @@ trait UpdateRule(Deinitable, ImplicitlyCopyable, LearningRate, Movable):
         """
         pass
 
-    def finish(self, mut update: Self.Update, sums: Sums):
+    def finish(self, mut update: Self.Update, sums: Sums, numel: Int):
         """Completes the constants of a step of `apply`, after that of `measure`.
 
         Args:
             update: What `at_step` returned for a tensor.
             sums: The sums over that tensor, with `SHARES_SUMS` over all.
+            numel: The number of elements of the tensor.
         """
         pass
 

@@ -64,7 +64,15 @@ struct RowWord:
     """Which row of the hyperparameters applies."""
     comptime RECORD = 13
     """Which record of constants applies; written by `prepare`."""
-    comptime END = 14
+    comptime ROWS = 14
+    """Number of rows of each matrix in the tensor; 0 below two dimensions."""
+    comptime COLUMNS = 15
+    """Number of columns of each matrix, the tensor's last dimension."""
+    comptime PARTS = 16
+    """Into how many parts a kernel with factored state divides the tensor."""
+    comptime SCRATCH = 17
+    """Address of scratch for COLUMNS + `SUMS_MAX` float64 of each part."""
+    comptime END = 18
     """Number of words."""
 
 
@@ -179,6 +187,38 @@ struct TensorRow(ImplicitlyCopyable, Movable):
             The number of blocks in the rows before this one.
         """
         return Int(self.words[unsafe_offset=RowWord.FIRST_BLOCK])
+
+    def rows(self) -> Int:
+        """Reads the number of rows of each matrix in the tensor.
+
+        Returns:
+            The number of rows.
+        """
+        return Int(self.words[unsafe_offset=RowWord.ROWS])
+
+    def columns(self) -> Int:
+        """Reads the number of columns of each matrix in the tensor.
+
+        Returns:
+            The number of columns.
+        """
+        return Int(self.words[unsafe_offset=RowWord.COLUMNS])
+
+    def parts(self) -> Int:
+        """Reads into how many parts the tensor is divided.
+
+        Returns:
+            The number of parts.
+        """
+        return Int(self.words[unsafe_offset=RowWord.PARTS])
+
+    def scratch(self) -> Int:
+        """Reads the address of the scratch of the parts.
+
+        Returns:
+            The address of the first float64.
+        """
+        return Int(self.words[unsafe_offset=RowWord.SCRATCH])
 
     def group(self) -> Int:
         """Reads which hyperparameters apply.

@@ -5,6 +5,7 @@ A Mojo program takes a rule and hands it to an `Optimizer`, which owns the state
 """
 
 from .adadelta import Adadelta
+from .adafactor import Adafactor
 from .adagrad import Adagrad
 from .adam import Adam
 from .adamax import Adamax

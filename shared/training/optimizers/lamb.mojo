@@ -206,11 +206,12 @@ struct LAMB(UpdateRule):
             negative_step_size=-self.lr,
         )
 
-    def finish(self, mut update: Self.Update, sums: Sums):
+    def finish(self, mut update: Self.Update, sums: Sums, numel: Int):
         """Scales the step by the trust ratio.
 
         Args:
             update: The constants.
             sums: The squares of a tensor and of its update.
+            numel: Not used.
         """
         update.negative_step_size = -self.lr * trust_ratio(sums[0], sums[1])

@@ -170,7 +170,7 @@ struct LARS[momentum: Bool = True, nesterov: Bool = False](UpdateRule):
             sgd=sgd.at_step(step, scalars),
         )
 
-    def finish(self, mut update: Self.Update, sums: Sums):
+    def finish(self, mut update: Self.Update, sums: Sums, numel: Int):
         """Computes the learning rate of a tensor.
 
         It stays 1 where the parameter or the gradient is 0, so that parameters
@@ -179,6 +179,7 @@ struct LARS[momentum: Bool = True, nesterov: Bool = False](UpdateRule):
         Args:
             update: The constants.
             sums: The squares of a tensor and of its gradient.
+            numel: Not used.
         """
         if sums[0] == 0 or sums[1] == 0:
             return

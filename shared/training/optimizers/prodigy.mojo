@@ -279,12 +279,13 @@ struct Prodigy(UpdateRule):
         self.d = min(self.d_max, self.d * self.growth_rate)
         self.k += 1
 
-    def finish(self, mut update: Self.Update, sums: Sums):
+    def finish(self, mut update: Self.Update, sums: Sums, numel: Int):
         """Scales eps by the new distance.
 
         Args:
             update: The constants.
             sums: `g (p0 - p)` and `|s|` of all parameters.
+            numel: Not used.
         """
         update.eps = self.d * self.eps
         if sums[1] == 0:

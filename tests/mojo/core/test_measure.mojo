@@ -73,7 +73,7 @@ struct Measure[moves: Bool, shares: Bool](UpdateRule):
         self.first += sums[0]
         self.second += sums[1]
 
-    def finish(self, mut update: Self.Update, sums: Sums):
+    def finish(self, mut update: Self.Update, sums: Sums, numel: Int):
         update.total = sums[0] + sums[1]
 
 

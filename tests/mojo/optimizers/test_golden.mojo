@@ -8,6 +8,7 @@ from shared.training.optimizers import (
     ASGD,
     SGD,
     Adadelta,
+    Adafactor,
     Adagrad,
     Adam,
     Adamax,
@@ -128,6 +129,16 @@ def test_adagrad() raises:
 
 def test_adadelta() raises:
     check("adadelta", Adadelta(lr=0.1, rho=0.8, weight_decay=0.1))
+
+
+def test_adafactor() raises:
+    check("adafactor", Adafactor(lr=0.1, weight_decay=0.1, eps1=2.0**-52))
+    check(
+        "adafactor eps",
+        Adafactor(
+            lr=0.1, beta2_decay=-0.5, eps1=0.3, eps2=0.1, d=1.5, maximize=True
+        ),
+    )
 
 
 def test_adamax() raises:
