@@ -50,6 +50,10 @@ class _Kernels:
         """Return that it is bfloat16."""
         return dict.fromkeys(self.state_names(group), StateLayout(torch.bfloat16))
 
+    def parts(self, param: Tensor) -> int:
+        """Return 0: nothing is factored."""
+        return 0
+
     def create_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """Return memory for it."""
         return {name: full_like(param, 0.0, torch.bfloat16) for name in self.state_names(group)}
