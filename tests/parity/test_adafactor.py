@@ -28,7 +28,7 @@ SHAPES = [
 ]
 CASES: list[Options] = [
     {},
-    {"lr": 0.1, "weight_decay": 0.1, "maximize": True},
+    {"lr": 0.1, "weight_decay": 0.1, "eps": (0.5, 1e-3), "maximize": True},
     {"lr": torch.tensor(0.5), "beta2_decay": -0.5, "eps": (1e-8, 0.1), "d": 2.0},
     {"lr": 0.3, "eps": (None, 0.0), "foreach": True},
 ]
