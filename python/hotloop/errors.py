@@ -3,7 +3,14 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BackendError", "EmptyMetricError", "HotloopError", "unknown_name"]
+__all__ = [
+    "BackendError",
+    "EmptyMetricError",
+    "HotloopError",
+    "NonFiniteError",
+    "OverflowStreakError",
+    "unknown_name",
+]
 
 
 class HotloopError(Exception):
@@ -16,6 +23,14 @@ class BackendError(HotloopError):
 
 class EmptyMetricError(HotloopError):
     """A metric was computed before it had seen anything."""
+
+
+class NonFiniteError(HotloopError, ArithmeticError):
+    """A loss or a gradient is infinite or not a number."""
+
+
+class OverflowStreakError(HotloopError, ArithmeticError):
+    """Scaled gradients overflowed in too many updates in a row."""
 
 
 def unknown_name(what: str, name: str, allowed: Iterable[str]) -> str:

@@ -54,9 +54,9 @@ class LearningRateMonitor(Callback):
         self.values.clear()
         self._record(state)
 
-    def on_batch_end(self, state: TrainState) -> None:
-        """Record the values, if an update was applied and it is time."""
-        if state.step % self._every == 0 and state.step != self.steps[-1]:
+    def on_step_end(self, state: TrainState) -> None:
+        """Record the values, if it is time."""
+        if state.step % self._every == 0:
             self._record(state)
 
     def _record(self, state: TrainState) -> None:

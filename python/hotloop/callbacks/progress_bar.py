@@ -22,11 +22,11 @@ class ProgressBar(Callback):
 
     Args:
         console: Where to print; the standard output by default.
-        refresh_seconds: Least time between two updates of the bar. The loss is read from
-            its device no more often than that.
+        refresh_seconds: Least time between two updates of the bar. Its loss is that of the
+            last logging window.
     """
 
-    def __init__(self, console: Console | None = None, refresh_seconds: float = 0.1) -> None:
+    def __init__(self, console: Console | None = None, refresh_seconds: float = 0.25) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -52,37 +52,53 @@ class ProgressBar(Callback):
         self._task = self._progress.add_task("", loss="")
         self._shown_at = 0.0
         self._columns: list[str] = []
+        self._loss = ""
+        self._is_validated = False
 
     def on_train_begin(self, state: TrainState) -> None:
         """Show the bar."""
         self._columns = []
-        steps = state.steps_per_epoch
-        total = None if steps is None else steps * state.epochs
-        self._progress.reset(self._task, total=total, loss="")
+        self._loss = ""
+        self._progress.reset(self._task, total=state.steps, completed=state.step, loss="")
         self._progress.start()
 
-    def on_batch_end(self, state: TrainState) -> None:
+    def on_step_end(self, state: TrainState) -> None:
         """Move the bar, if the last time is long enough ago."""
+        if self._progress.disable:
+            return
+        if state.window is not None:
+            loss = state.window.get("loss")
+            self._loss = "" if loss is None else f"{loss:.4f}"
         now = time.monotonic()
-        if self._progress.disable or now - self._shown_at < self._refresh_seconds:
+        if now - self._shown_at < self._refresh_seconds:
             return
         self._shown_at = now
-        loss = "" if state.loss is None else f"{float(state.loss):.4f}"
+        of = "" if state.epochs is None else f"/{state.epochs}"
         self._progress.update(
             self._task,
-            description=f"epoch {state.epoch + 1}/{state.epochs}",
+            description=f"epoch {state.epoch + 1}{of}",
             completed=state.step,
-            loss=loss,
+            loss=self._loss,
             refresh=True,
         )
 
+    def on_validation_end(self, state: TrainState) -> None:
+        """Note that the epoch has values of a validation."""
+        self._is_validated = True
+
     def on_epoch_end(self, state: TrainState) -> None:
-        """Print the epoch's row, and the heading before the first one."""
-        if not self._columns:
-            self._columns = list(state.metrics)
-            self._print_row("epoch", self._columns)
-        values = [f"{state.metrics[name]:.4f}" for name in self._columns]
-        self._print_row(f"{state.epoch + 1}/{state.epochs}", values)
+        """Print the epoch's row, and a heading where the columns are new."""
+        columns = sorted(state.metrics, key=_rank)
+        if columns != self._columns:
+            self._columns = columns
+            self._print_row("epoch", columns)
+        values = [
+            "" if name.startswith("val_") and not self._is_validated else f"{value:.4f}"
+            for name, value in ((name, state.metrics[name]) for name in columns)
+        ]
+        self._is_validated = False
+        of = "" if state.epochs is None else f"/{state.epochs}"
+        self._print_row(f"{state.epoch + 1}{of}", values)
 
     def on_train_end(self, state: TrainState) -> None:
         """Remove the bar; the table stays."""
@@ -92,3 +108,8 @@ class ProgressBar(Callback):
         widths = [max(len(name), 6) for name in self._columns]
         padded = [f"{cell:>{width}}" for cell, width in zip(cells, widths)]
         self._console.print((" " * _GAP).join([f"{first:<8}", *padded]), soft_wrap=True)
+
+
+def _rank(name: str) -> int:
+    # Training first, then validation, then the rest, each in its own order.
+    return 0 if name.startswith("train_") else 1 if name.startswith("val_") else 2

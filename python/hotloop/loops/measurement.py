@@ -2,41 +2,168 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from hotloop.metrics import Mean, Metric
+from hotloop.loops.training_step import StepResult
+from hotloop.metrics import Metric
 
-__all__ = ["Measurement"]
+__all__ = ["Measurement", "NumberMean", "RunningLoss"]
+
+#: Losses that are kept apart before they are added up, which takes one call for all.
+_KEPT = 256
+
+
+class NumberMean:
+    """The mean of plain numbers, NaN of none."""
+
+    def __init__(self) -> None:
+        self.sum = 0.0
+        self.count = 0
+
+    def add(self, value: float) -> None:
+        """Count a number."""
+        self.sum += value
+        self.count += 1
+
+    @property
+    def value(self) -> float:
+        """The mean."""
+        return self.sum / self.count if self.count else math.nan
+
+
+class RunningLoss:
+    """The mean of losses, each weighed by its count, in float64: of an epoch and of a window.
+
+    Losses stay on their device until somebody asks.
+    """
+
+    def __init__(self) -> None:
+        self._losses: list[Tensor] = []
+        self._counts: list[Tensor | float] = []
+        self._sums: Tensor | None = None
+        # The sum of the losses, and of their counts.
+        self._epoch = [0.0, 0.0]
+        self._window = [0.0, 0.0]
+
+    def add(self, losses: Iterable[Tensor], counts: Iterable[Tensor | float]) -> None:
+        """Count losses.
+
+        Args:
+            losses: Scalars without graph.
+            counts: How many items each is the mean of; a mean of none may be NaN.
+        """
+        self._losses += losses
+        self._counts += counts
+        if len(self._losses) >= _KEPT:
+            self._add_up()
+
+    def window(self) -> float:
+        """Return the mean since the last call, NaN of nothing."""
+        self._read()
+        total, count = self._window
+        self._window = [0.0, 0.0]
+        return total / count if count else math.nan
+
+    def mean(self) -> float:
+        """Return the mean of the epoch, NaN of nothing."""
+        self._read()
+        total, count = self._epoch
+        return total / count if count else math.nan
+
+    def restart(self) -> None:
+        """Begin the next epoch; a window may go on."""
+        self._read()
+        self._epoch = [0.0, 0.0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums."""
+        self._read()
+        return {"epoch": list(self._epoch), "window": list(self._window)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self._losses, self._counts, self._sums = [], [], None
+        self._epoch, self._window = list(state["epoch"]), list(state["window"])
+
+    def _read(self) -> None:
+        """Read the sums from the device, all at once, if there are any."""
+        self._add_up()
+        if self._sums is None:
+            return
+        total, count = self._sums.tolist()
+        self._sums = None
+        for sums in (self._epoch, self._window):
+            sums[0] += total
+            sums[1] += count
+
+    def _add_up(self) -> None:
+        if not self._losses:
+            return
+        device = self._losses[0].device
+        # Metal has no float64.
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        losses = torch.stack(self._losses).to(wide)
+        if any(isinstance(count, Tensor) for count in self._counts):
+            parts = [torch.as_tensor(count, device=device) for count in self._counts]
+            counts = torch.stack([part.to(wide) for part in parts])
+        else:
+            counts = torch.tensor(self._counts, dtype=wide, device=device)
+        # The mean of nothing is NaN, and 0 times that is no better.
+        totals = torch.where(counts == 0, 0.0, losses * counts)
+        sums = torch.stack((totals.sum(), counts.sum()))
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._losses.clear()
+        self._counts.clear()
 
 
 class Measurement:
-    """The mean loss over all samples and further metrics of one pass.
+    """The mean loss and further metrics of an epoch or another pass.
 
     Args:
         metrics: Further metrics by name; they are reset.
+
+    Attributes:
+        loss: The loss of the updates that were applied.
+        grad_norm: The norm of their gradients, where it was measured.
+        samples: How many samples were seen.
+        skipped: How many updates were left out.
     """
 
-    def __init__(self, metrics: Mapping[str, Metric] | None) -> None:
-        self._loss = Mean()
+    def __init__(self, metrics: Mapping[str, Metric] | None = None) -> None:
+        self.loss = RunningLoss()
         self._metrics = dict(metrics or {})
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin the next epoch."""
+        self.loss.restart()
+        self.grad_norm = NumberMean()
         self.samples = 0
+        self.skipped = 0
         for metric in self._metrics.values():
             metric.reset()
 
-    def update(self, loss: Tensor, preds: Tensor, target: Tensor) -> None:
-        """Count one batch.
+    def update(self, result: StepResult) -> None:
+        """Count the samples of a batch, and show it to the metrics.
 
-        Args:
-            loss: Scalar mean over the batch.
-            preds: The model's output, shape (N, ...).
-            target: The targets, shape (N, ...).
+        Raises:
+            ValueError: If there are metrics, and the step kept its predictions.
         """
-        self.samples += len(target)
-        self._loss.update(loss, len(target))
+        self.samples += result.samples
+        if not self._metrics:
+            return
+        if result.preds is None:
+            raise ValueError(
+                "metrics need predictions and targets; return "
+                "StepOutput(loss, preds, target) from the step function"
+            )
         for metric in self._metrics.values():
-            metric.update(preds, target)
+            metric.update(result.preds, result.target)
 
     def compute(self) -> dict[str, float]:
         """Return "loss" and each metric's value.
@@ -47,4 +174,20 @@ class Measurement:
         if self.samples == 0:
             raise ValueError("the loader yields no samples; check its dataset and batch size")
         values = {name: metric.compute() for name, metric in self._metrics.items()}
-        return {"loss": self._loss.compute()} | values
+        return {"loss": self.loss.mean()} | values
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all but the state of the metrics, which have none to give."""
+        return {
+            "loss": self.loss.state_dict(),
+            "grad_norm": [self.grad_norm.sum, self.grad_norm.count],
+            "samples": self.samples,
+            "skipped": self.skipped,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.restart()
+        self.loss.load_state_dict(state["loss"])
+        self.grad_norm.sum, self.grad_norm.count = state["grad_norm"]
+        self.samples, self.skipped = state["samples"], state["skipped"]

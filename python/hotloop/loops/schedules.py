@@ -24,8 +24,8 @@ class Schedules:
         schedules: Schedules and schedulers.
         unit: What a step is, "step" or "epoch", for plain schedules and torch's schedulers;
             ours know theirs.
-        epochs: The epochs of the run.
-        updates_per_epoch: The updates of an epoch; None if unknown.
+        epochs: The epochs of the run; None if unknown.
+        steps: The updates of the run; None if unknown.
 
     Raises:
         ValueError: If a schedule has open lengths and the run's is unknown, or the unit is
@@ -39,15 +39,20 @@ class Schedules:
         schedules: Iterable[AnySchedule],
         *,
         unit: str,
-        epochs: int,
-        updates_per_epoch: int | None,
+        epochs: int | None,
+        steps: int | None,
     ) -> None:
         if unit not in ("step", "epoch"):
             raise ValueError(f"schedule_unit must be 'step' or 'epoch', got {unit!r}")
-        total = epochs if unit == "epoch" else updates_per_epoch and updates_per_epoch * epochs
+        total = epochs if unit == "epoch" else steps
         self._by_unit: dict[str, list[Scheduler | LRScheduler]] = {"step": [], "epoch": []}
         for schedule in schedules:
             if isinstance(schedule, Schedule):
+                if total is None and not schedule.is_resolved:
+                    raise ValueError(
+                        f"{schedule!r} needs the length of the run in {unit}s; set max_steps, or "
+                        "epochs with a loader that tells its length, or give the schedule its own"
+                    )
                 schedule = Scheduler(optimizer, schedule, unit=unit, total=total)
             if isinstance(schedule, Scheduler):
                 self._by_unit[schedule.unit].append(schedule)
@@ -62,16 +67,21 @@ class Schedules:
                     f"got {schedule!r}"
                 )
 
+        #: Whether any of them moves with each update.
+        self.move_with_updates = bool(self._by_unit["step"])
+
     def after_update(self) -> None:
         """Move what moves with each applied update."""
         for scheduler in self._by_unit["step"]:
             scheduler.step()
 
-    def after_epoch(self, metrics: Mapping[str, float]) -> None:
+    def after_epoch(self, metrics: Mapping[str, float], *, is_validated: bool = True) -> None:
         """Move what moves with each epoch, and tell plateaus their metric.
 
         Args:
             metrics: The values of the epoch by name.
+            is_validated: Whether those of a validation are among them; plateaus that watch
+                one stand still otherwise.
 
         Raises:
             KeyError: If a plateau's metric is none of them.
@@ -79,11 +89,12 @@ class Schedules:
         for scheduler in (*self._by_unit["step"], *self._by_unit["epoch"]):
             if isinstance(scheduler, Scheduler) and scheduler.plateau is not None:
                 name = scheduler.plateau.metric
-                if name not in metrics:
+                if name in metrics:
+                    scheduler.observe(metrics[name])
+                elif is_validated or not name.startswith("val_"):
                     raise KeyError(
                         f"the plateau's metric {name!r} is none of {', '.join(sorted(metrics))}"
                     )
-                scheduler.observe(metrics[name])
         for scheduler in self._by_unit["epoch"]:
             if isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step(metrics.get("val_loss", metrics["train_loss"]))

@@ -2,88 +2,212 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
-from torch import nn
-from torch.amp.grad_scaler import GradScaler
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hotloop.loops.measurement import Measurement
-from hotloop.loops.optimizer_step import optimizer_step
-from hotloop.loops.training_step import Batch, Loss, StepResult, training_step
+from hotloop.errors import NonFiniteError
+from hotloop.loops.batch import device_of
+from hotloop.loops.measurement import Measurement, RunningLoss
+from hotloop.loops.optimizer_step import clear_gradients, optimizer_step
+from hotloop.loops.training_step import Loss, StepFunction, StepResult, training_step
+from hotloop.loops.window import Window
 from hotloop.metrics import Metric
-from hotloop.optimizers import FusedStep, WeightAverage
+from hotloop.optimizers import WeightAverage
+from hotloop.precision import Precision
 
-__all__ = ["train_epoch"]
+__all__ = ["Observer", "Update", "train_epoch"]
+
+
+class Update(NamedTuple):
+    """What the batches of an update gave.
+
+    Attributes:
+        losses: The mean loss of each batch, a scalar on its device.
+        counts: How many items each is the mean of.
+        samples: The number of samples of all batches.
+        grad_norm: As in `FusedStep`.
+        is_applied: As in `FusedStep`.
+        running: The loss of the epoch, up to here; None if nobody measures it.
+    """
+
+    losses: list[Tensor]
+    counts: list[Tensor | float]
+    samples: int
+    grad_norm: float | None
+    is_applied: bool
+    running: RunningLoss | None
+
+    @property
+    def loss(self) -> Tensor:
+        """The mean loss over all items of the update, a scalar on its device."""
+        if len(self.losses) == 1:
+            return self.losses[0]
+        total = sum(loss * count for loss, count in zip(self.losses, self.counts))
+        return torch.as_tensor(total / sum(self.counts))
+
+
+class Observer:
+    """Base of what watches an epoch: it does nothing."""
+
+    def before_batch(self) -> None:
+        """Run before a batch."""
+
+    def after_batch(self, result: StepResult) -> None:
+        """Run after the backward pass of a batch.
+
+        Args:
+            result: What it gave.
+        """
+
+    def after_update(self, update: Update) -> bool:
+        """Run after an update, applied or left out.
+
+        Args:
+            update: What it gave.
+
+        Returns:
+            Whether the epoch ends here.
+        """
+        return False
 
 
 def train_epoch(
     model: nn.Module,
     optimizer: Optimizer,
-    loss: Loss,
-    loader: Iterable[Batch],
+    loss: Loss | None,
+    loader: Iterable[Any],
     metrics: Mapping[str, Metric] | None = None,
-    after_update: Callable[[StepResult, FusedStep], bool] = lambda result, update: False,
+    observer: Observer | None = None,
     *,
-    accumulate: int = 1,
+    step_fn: StepFunction | None = None,
+    accumulate: int | Callable[[], int] = 1,
     max_norm: float | None = None,
+    max_value: float | None = None,
     average: WeightAverage | None = None,
-    scaler: GradScaler | None = None,
+    precision: Precision | None = None,
+    nonfinite: str = "raise",
+    measurement: Measurement | None = None,
 ) -> dict[str, float]:
     """Update the model once for each batch, or for each few.
-
-    A gradient that is not finite, found where `max_norm` or a scaler measures, leaves out
-    the update.
 
     Args:
         model: Put into training mode.
         optimizer: Updates the model's parameters.
-        loss: The loss to minimise.
+        loss: As in `forward`.
         loader: The batches.
         metrics: Further metrics by name; they are reset first.
-        after_update: Called after each update; returning True ends the epoch.
-        accumulate: Batches whose gradients make one update: that of the mean over all their
-            samples. What is left at the end of the epoch makes one as well.
+        observer: Watches, and may end the epoch.
+        step_fn: As in `forward`.
+        accumulate: Batches whose gradients make one update, as if they were one batch; a
+            function is asked before each update. What is left at the end of the epoch makes
+            an update as well.
         max_norm: The largest 2-norm of all gradients that enters an update; None for any.
+        max_value: The largest size of a gradient's element; None for any.
         average: Follows the parameters.
-        scaler: Scales the loss; its overflows are left out updates.
+        precision: That of the forward pass. Its scaler leaves out updates that overflow.
+        nonfinite: What a loss or gradient that is not finite does: "raise" or "skip", which
+            leaves out the update. With "raise" a loss is read at the end of the epoch only,
+            and a gradient where `max_norm` measures it.
+        measurement: Where to count, with what it has counted already, in place of `metrics`.
 
     Returns:
-        "loss", the mean over all samples, and each metric's value; with `max_norm` or
-        a scaler also "grad_norm", the mean before clipping, and "skipped_updates", their number.
+        "loss", the mean over all samples whose update was applied, and each metric's value;
+        where gradients are measured also "grad_norm", the mean before clipping, and
+        "skipped_updates", their number.
 
     Raises:
-        ValueError: If the loader yields no batch.
+        ValueError: If the loader yields no sample, or `nonfinite` is unknown.
+        NonFiniteError: If `nonfinite` says so.
+        OverflowStreakError: If the scaler overflows too often in succession.
     """
-    measurement = Measurement(metrics)
-    grad_norms: list[float] = []
-    skipped = 0
+    if nonfinite not in ("raise", "skip"):
+        raise ValueError(f"nonfinite must be 'raise' or 'skip', got {nonfinite!r}")
+    precision = Precision() if precision is None else precision
+    is_skipping = nonfinite == "skip"
+    is_strict = not is_skipping and precision.scaler is None
+    if is_skipping and max_norm is None:
+        max_norm = math.inf
+    measurement = Measurement(metrics) if measurement is None else measurement
+    device = device_of(model)
     model.train()
-    optimizer.zero_grad()
-    for window in _windows(loader, accumulate):
-        samples = sum(len(target) for _, target in window)
-        for batch in window:
-            weight = len(batch[1]) / samples if samples else 1.0
-            result = training_step(model, batch, loss, weight=weight, scaler=scaler)
-            measurement.update(result.loss, result.preds, result.target)
-        update = optimizer_step(optimizer, max_norm=max_norm, average=average, scaler=scaler)
-        if not update.is_applied:
-            skipped += 1
-        elif update.grad_norm is not None:
-            grad_norms.append(update.grad_norm)
-        if after_update(result, update):
+    clear_gradients(optimizer)
+    for window in _windows(
+        model, loss, loader, measurement, observer, step_fn, precision, accumulate, device
+    ):
+        losses, counts = window.losses, window.counts
+        if is_skipping and precision.scaler is None and not _are_finite(losses):
+            clear_gradients(optimizer)
+            norm, is_applied = None, False
+        else:
+            norm, is_applied = optimizer_step(
+                optimizer,
+                max_norm=max_norm,
+                max_value=max_value,
+                average=average,
+                scaler=precision.scaler,
+                grad_factor=window.grad_factor,
+            )
+        precision.record(is_applied)
+        if is_applied:
+            measurement.loss.add(losses, counts)
+            if norm is not None:
+                measurement.grad_norm.add(norm)
+        elif is_strict:
+            raise NonFiniteError(
+                f"the norm of the gradients is {norm}, and the update was left out; look at the "
+                "batch and the learning rate, or set nonfinite='skip' to go on without such updates"
+            )
+        else:
+            measurement.skipped += 1
+        if observer is not None and observer.after_update(
+            Update(losses, counts, window.samples, norm, is_applied, measurement.loss)
+        ):
             break
     values = measurement.compute()
-    if max_norm is not None or scaler is not None:
-        values["grad_norm"] = statistics.fmean(grad_norms) if grad_norms else math.nan
-        values["skipped_updates"] = skipped
+    if is_strict and not math.isfinite(values["loss"]):
+        raise NonFiniteError(
+            f"the mean loss of the epoch is {values['loss']}; look at the data and the learning "
+            "rate, or pass nonfinite='skip' to leave out such updates"
+        )
+    if max_norm is not None or max_value is not None or precision.scaler is not None:
+        values["grad_norm"] = measurement.grad_norm.value
+        values["skipped_updates"] = measurement.skipped
     return values
 
 
-def _windows(loader: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    batches = iter(loader)
-    while window := list(itertools.islice(batches, size)):
+def _windows(
+    model: nn.Module,
+    loss: Loss | None,
+    loader: Iterable[Any],
+    measurement: Measurement,
+    observer: Observer | None,
+    step_fn: StepFunction | None,
+    precision: Precision,
+    accumulate: int | Callable[[], int],
+    device: torch.device,
+) -> Iterator[Window]:
+    """Yield each window once the gradients of its batches have been accumulated."""
+    window = Window(accumulate() if callable(accumulate) else accumulate)
+    for batch in loader:
+        if observer is not None:
+            observer.before_batch()
+        result = training_step(
+            model, batch, loss, step_fn=step_fn, window=window, precision=precision, device=device
+        )
+        measurement.update(result)
+        if observer is not None:
+            observer.after_batch(result)
+        if window.is_full:
+            yield window
+            window = Window(accumulate() if callable(accumulate) else accumulate)
+    if window.losses:
         yield window
+
+
+def _are_finite(losses: list[Tensor]) -> bool:
+    return bool((losses[0] if len(losses) == 1 else torch.stack(losses)).isfinite().all())

@@ -2,49 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from hotloop.loops.batch import device_of, to_device
 from hotloop.loops.measurement import Measurement
-from hotloop.loops.training_step import Batch, Loss
+from hotloop.loops.training_step import (
+    Loss,
+    StepFunction,
+    StepResult,
+    count_samples,
+    forward,
+)
+from hotloop.losses import LossSum
 from hotloop.metrics import Metric
+from hotloop.precision import Precision
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "evaluation_mode"]
 
 
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
-    loss: Loss,
-    loader: Iterable[Batch],
+    loss: Loss | None,
+    loader: Iterable[Any],
     metrics: Mapping[str, Metric] | None = None,
+    *,
+    step_fn: StepFunction | None = None,
+    precision: Precision | None = None,
 ) -> dict[str, float]:
     """Measure the model without changing it.
 
     Args:
         model: In evaluation mode during the pass; its modes are restored afterwards.
-        loss: Maps predictions and targets to the mean over a batch.
+        loss: As in `forward`.
         loader: The batches.
         metrics: Further metrics by name; they are reset first.
+        step_fn: As in `forward`.
+        precision: That of the forward pass.
 
     Returns:
-        "loss", the mean over all samples, and each metric's value.
+        "loss", the mean over all items, and each metric's value.
 
     Raises:
-        ValueError: If the loader yields no batch.
+        ValueError: If the loader yields no sample.
     """
     measurement = Measurement(metrics)
-    device = next(model.parameters()).device
+    device = device_of(model)
+    precision = Precision() if precision is None else precision
+    with evaluation_mode(model):
+        for batch in loader:
+            batch = to_device(batch, device)
+            with precision.context():
+                value, preds, target = forward(model, batch, loss, step_fn)
+            samples = count_samples(batch, target)
+            mean: Tensor
+            count: Tensor | float
+            if isinstance(value, LossSum):
+                mean, count = value.mean, value.count
+            else:
+                mean, count = value, samples
+            measurement.update(StepResult(mean, count, samples, preds, target))
+            measurement.loss.add([mean], [count])
+    return measurement.compute()
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and each of its modules back into its own after it."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        for batch in loader:
-            inputs, target = (part.to(device, non_blocking=True) for part in batch)
-            preds = model(inputs)
-            measurement.update(loss(preds, target), preds, target)
+        yield
     finally:
         for module, mode in modes:
             module.training = mode
-    return measurement.compute()

@@ -15,10 +15,11 @@ from torch.optim import Optimizer
 __all__ = [
     "FusedStep",
     "check_max_norm",
-    "grad_factor",
+    "is_unscaled",
     "record_overflow",
     "torch_fused_step",
     "total_norm",
+    "unscaling",
 ]
 
 
@@ -83,8 +84,14 @@ def torch_fused_step(
 
 def total_norm(optimizer: Optimizer) -> float:
     """Return the 2-norm of all gradients of an optimizer's parameters."""
+    grads = [_values(grad) for _, grad in _with_grads(optimizer)]
+    if not grads:
+        return 0.0
     # In float64: float32 squares overflow from 1.8e19 on, where the gradients are finite.
-    return math.hypot(*(_norm(grad) for _, grad in _with_grads(optimizer)))
+    # Metal has no float64.
+    wide = torch.float32 if grads[0].device.type == "mps" else torch.float64
+    norms = torch._foreach_norm(grads, 2.0, dtype=wide)
+    return float(torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms])))
 
 
 def _with_grads(optimizer: Optimizer) -> list[tuple[Tensor, Tensor]]:
@@ -92,19 +99,20 @@ def _with_grads(optimizer: Optimizer) -> list[tuple[Tensor, Tensor]]:
     return [(param, param.grad) for param in params if param.grad is not None]
 
 
-def _norm(grad: Tensor) -> float:
+def _values(grad: Tensor) -> Tensor:
     # A gradient has a graph after backward(create_graph=True).
     values = grad.detach()
     if values.is_sparse:
         values = values.coalesce().values()
-    if values.is_complex():
-        values = torch.view_as_real(values)
-    # Metal has no float64.
-    wide = torch.float32 if values.device.type == "mps" else torch.float64
-    return float(torch.linalg.vector_norm(values, dtype=wide))
+    return torch.view_as_real(values) if values.is_complex() else values
 
 
-def grad_factor(scaler: torch.amp.GradScaler, optimizer: Optimizer) -> float:
+def is_unscaled(scaler: torch.amp.GradScaler, optimizer: Optimizer) -> bool:
+    """Tell whether `scaler.unscale_` has been called since the last update."""
+    return bool(scaler._per_optimizer_states[id(optimizer)]["stage"] is OptState.UNSCALED)
+
+
+def unscaling(scaler: torch.amp.GradScaler, optimizer: Optimizer) -> float:
     """Return what undoes a GradScaler's scale of the gradients.
 
     Raises:

@@ -18,10 +18,10 @@ from hotloop.optimizers.average import WeightAverage
 from hotloop.optimizers.fused_step import (
     FusedStep,
     check_max_norm,
-    grad_factor,
     record_overflow,
     torch_fused_step,
     total_norm,
+    unscaling,
 )
 from hotloop.optimizers.plan import (
     NOTHING,
@@ -114,6 +114,7 @@ class NativeStep(_Optimizer):
         average: WeightAverage | None = None,
         zero_grad: bool = False,
         scaler: torch.amp.GradScaler | None = None,
+        grad_factor: float = 1.0,
     ) -> FusedStep:
         """Unscale, clip, update, average and zero in at most two passes over memory.
 
@@ -132,22 +133,27 @@ class NativeStep(_Optimizer):
             zero_grad: Whether the gradients are zero afterwards, applied or not.
             scaler: Its scale divides the gradients, and it learns of an overflow. Call its
                 `update` afterwards.
+            grad_factor: Multiplies the gradients before they are measured and used, such as
+                1 / n after n backward passes.
 
         Returns:
             The norm, if it was measured, and whether the update was applied.
 
         Raises:
-            ValueError: If `max_norm` is negative or NaN.
+            ValueError: If `max_norm` is negative or NaN, or `grad_factor` is not above 0 and
+                finite.
             RuntimeError: If `scaler` has stepped this optimizer since its last `update`.
             BackendError: If `HOTLOOP_BACKEND=native` and this step has no kernel.
         """
         check_max_norm(max_norm)
+        if not 0 < grad_factor < math.inf:
+            raise ValueError(f"grad_factor must be above 0 and finite, got {grad_factor!r}")
         scaler = scaler if scaler is not None and scaler.is_enabled() else None
         if scaler is not None and max_norm is None:
             max_norm = math.inf
         around = Around(
             max_norm=max_norm,
-            grad_factor=1.0 if scaler is None else grad_factor(scaler, self),
+            grad_factor=grad_factor * (1.0 if scaler is None else unscaling(scaler, self)),
             average_weight=0.0 if average is None else average.next_weight,
             zero_grad=zero_grad,
         )

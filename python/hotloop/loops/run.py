@@ -1,0 +1,203 @@
+"""The state of a run: counts, hooks, actions and what ends it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from torch.optim import Optimizer
+
+from hotloop.callbacks import Action, Callbacks, Stop, TrainState
+from hotloop.errors import NonFiniteError
+from hotloop.loops.history import History
+from hotloop.loops.measurement import NumberMean
+from hotloop.loops.pace import Pace
+from hotloop.loops.training_loop import Update
+
+__all__ = ["Run"]
+
+
+class Run:
+    """Counts what a loop does, calls hooks, and knows when to end.
+
+    Args:
+        callbacks: Whose hooks.
+        optimizers: Whose learning rates the hooks see.
+        apply: Applies an action other than `Stop`.
+        epochs: Length of the run in epochs; None for no limit.
+        max_steps: Length of the run in updates; None for no limit.
+        max_seconds: Length of the run in seconds; None for no limit.
+        steps_per_epoch: Updates of an epoch; None if unknown.
+        log_every: Cadence of logging windows.
+        is_strict: Whether a loss that is not finite raises at the end of a window.
+        clock: Returns seconds.
+    """
+
+    def __init__(
+        self,
+        callbacks: Callbacks,
+        optimizers: tuple[Optimizer, ...],
+        apply: Callable[[Action], None],
+        *,
+        epochs: int | None,
+        max_steps: int | None,
+        max_seconds: float | None,
+        steps_per_epoch: int | None,
+        log_every: str | int,
+        is_strict: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self.callbacks = callbacks
+        self.history = History()
+        self.epochs = epochs
+        self.steps_per_epoch = steps_per_epoch
+        self.steps = max_steps
+        if epochs is not None and steps_per_epoch is not None:
+            total = epochs * steps_per_epoch
+            self.steps = total if max_steps is None else min(total, max_steps)
+        self.epoch = self.batch = self.step = self.samples = self.skipped = 0
+        #: Updates of the epoch, and the batches that they took.
+        self.updates = self.behind = 0
+        self.metrics: dict[str, float] = {}
+        self._optimizers = optimizers
+        self._apply = apply
+        self._max_epochs = math.inf if epochs is None else epochs
+        self._max_steps = math.inf if max_steps is None else max_steps
+        self._max_seconds = max_seconds
+        self._clock = clock
+        self._began = clock()
+        self._log_every = log_every
+        self._log = Pace(log_every, steps_per_epoch, clock)
+        self._is_strict = is_strict
+        self._update: Update | None = None
+        self._window: dict[str, float] | None = None
+        self._window_began = (self._began, 0, 0)
+        self._grad_norms = NumberMean()
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why a callback ended the run; None while it goes on."""
+        return self.history.stop_reason
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further update is to be made."""
+        return (
+            self.history.stop_reason is not None
+            or self.step >= self._max_steps
+            or self.epoch >= self._max_epochs
+            or (self._max_seconds is not None and self._clock() - self._began >= self._max_seconds)
+        )
+
+    def state(self) -> TrainState:
+        """Return what hooks see."""
+        update = self._update
+        return TrainState(
+            self.epoch,
+            self.epochs,
+            self.batch,
+            self.step,
+            self.steps,
+            self.steps_per_epoch,
+            self.samples,
+            self.skipped,
+            None if update is None else update.loss,
+            None if update is None else update.grad_norm,
+            self._window,
+            self.metrics,
+            self.history.stop_reason,
+        )
+
+    def call(self, hook: str) -> None:
+        """Call a hook, and apply what the callbacks ask for."""
+        if self.callbacks.hooks[hook]:
+            for action in self.callbacks.call(hook, self.state()):
+                self.apply(action)
+
+    def apply(self, action: Action) -> None:
+        """Apply an action; of several reasons to stop the first one counts."""
+        if isinstance(action, Stop):
+            self.history.stop_reason = self.history.stop_reason or action.reason
+        else:
+            self._apply(action)
+
+    def end_epoch(self) -> None:
+        """Go to the next epoch."""
+        self.epoch += 1
+        self.batch = self.updates = self.behind = 0
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Call what belongs to the begin and the end of a run around a `with` block."""
+        self._began = self._clock()
+        self._log = Pace(self._log_every, self.steps_per_epoch, self._clock)
+        self._window_began = (self._began, self.samples, self.skipped)
+        self.history.stop_reason = None
+        error: BaseException | None = None
+        try:
+            self.call("on_train_begin")
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            for action in self.callbacks.finish(self.state(), error):
+                if not isinstance(action, Stop):
+                    self._apply(action)
+
+    def count(self, update: Update) -> None:
+        """Count an update, log if it is time, and call its hook.
+
+        Args:
+            update: What it gave.
+
+        Raises:
+            NonFiniteError: If the mean loss of a window is not finite and the run is strict.
+        """
+        self._update = update
+        self.samples += update.samples
+        self.updates += 1
+        self.behind = self.batch
+        if not update.is_applied:
+            self.skipped += 1
+            self.call("on_step_skipped")
+            return
+        self.step += 1
+        if update.grad_norm is not None:
+            self._grad_norms.add(update.grad_norm)
+        # The last window of a run may be a short one.
+        if self._log.is_due(self.step, self.updates) or self.step == self.steps:
+            self._window = self._read_window(update)
+            self.history.update(self._window, self.step)
+            self.call("on_step_end")
+            self._window = None
+        elif self.callbacks.hooks["on_step_end"]:
+            self.call("on_step_end")
+
+    def _read_window(self, update: Update) -> dict[str, float]:
+        loss = math.nan if update.running is None else update.running.window()
+        if self._is_strict and not math.isfinite(loss):
+            raise NonFiniteError(
+                f"the mean loss of the updates up to step {self.step} is {loss}; look at the data "
+                "and the learning rate, or set nonfinite='skip' to leave out such updates"
+            )
+        now = self._clock()
+        began, samples, skipped = self._window_began
+        self._window_began = (now, self.samples, self.skipped)
+        values = {} if update.running is None else {"loss": loss}
+        rates = [
+            float(group["lr"]) for optimizer in self._optimizers for group in optimizer.param_groups
+        ]
+        if len(rates) == 1:
+            values["lr"] = rates[0]
+        else:
+            values |= {f"lr/{index}": rate for index, rate in enumerate(rates)}
+        if now > began:
+            values["samples_per_second"] = (self.samples - samples) / (now - began)
+        if self._grad_norms.count:
+            values["grad_norm"] = self._grad_norms.value
+            self._grad_norms = NumberMean()
+        if self.skipped:
+            values["skipped_updates"] = self.skipped - skipped
+        return values

@@ -1,0 +1,124 @@
+"""Focal loss, which weighs down what is classified well."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hotloop.losses.argument import at_least_float32, check_indices, check_number
+from hotloop.losses.loss_sum import LossSum
+from hotloop.losses.reduction import check_reduction, reduce_losses
+
+__all__ = ["focal", "sigmoid_focal"]
+
+
+def focal(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    gamma: float = 2.0,
+    alpha: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "sum_and_count",
+) -> Tensor | LossSum:
+    """Compute the focal loss of classes (Lin et al., 2017, arXiv:1708.02002).
+
+        FL = -alpha_t (1 - p_t)^gamma log p_t,  p = softmax(logits), t the target
+
+    With `gamma=0` and no `alpha` this is cross entropy. The count is the number of targets
+    other than `ignore_index`, whatever `alpha` is.
+
+    Args:
+        logits: Shape (N, C), computed in float32 at least.
+        target: Class indices in [0, C) or `ignore_index`, int64, shape (N,).
+        gamma: How far well classified samples are weighed down, at least 0.
+        alpha: A factor for each class, shape (C,), on the logits' device; None for 1.
+        ignore_index: The target of samples that do not count.
+        reduction: "sum_and_count" for a `LossSum`, "mean" (0 if nothing counts), "sum", or "none"
+            for shape (N,).
+
+    Returns:
+        What `reduction` says.
+
+    Raises:
+        ValueError: If a shape or dtype does not fit, `gamma` is negative, or there is no such
+            reduction.
+        IndexError: If a target on the CPU is outside [0, C) and not `ignore_index`; on a GPU
+            torch's own assertion fails there.
+    """
+    check_number("gamma", gamma, 0)
+    check_reduction(reduction)
+    if logits.ndim != 2 or target.shape != logits.shape[:1]:
+        raise ValueError(
+            "logits must have shape (N, C) and target (N,), got "
+            f"{tuple(logits.shape)} and {tuple(target.shape)}"
+        )
+    check_indices(target)
+    logits = at_least_float32(logits)
+    losses = functional.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
+    losses = losses * _power(-torch.expm1(-losses), gamma)
+    is_valid = target != ignore_index
+    if alpha is not None:
+        if alpha.shape != logits.shape[1:]:
+            raise ValueError(
+                f"alpha must have shape {tuple(logits.shape[1:])}, one for each class, got "
+                f"{tuple(alpha.shape)}"
+            )
+        losses = losses * alpha.to(logits.dtype)[target.where(is_valid, 0)]
+    return reduce_losses(losses, is_valid.sum(), reduction)
+
+
+def sigmoid_focal(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    gamma: float = 2.0,
+    alpha: float | None = 0.25,
+    reduction: str = "sum_and_count",
+) -> Tensor | LossSum:
+    """Compute the focal loss of yes-or-no questions (Lin et al., 2017, arXiv:1708.02002).
+
+        FL = -alpha_t (1 - p_t)^gamma log p_t
+
+    where p_t is p = sigmoid(logits) and alpha_t is alpha for the target 1, and both are 1 minus
+    that for 0. For a target between, p_t, log p_t and alpha_t lie on the straight line between
+    both. The count is the number of elements; the paper divides by the number of objects, which
+    is `reduction="sum"` and a division.
+
+    Args:
+        logits: Any shape, computed in float32 at least.
+        target: 0 or 1, in the logits' shape, of any dtype.
+        gamma: How far well classified elements are weighed down, at least 0.
+        alpha: The factor of the target 1, in [0, 1]; None for 1 for both.
+        reduction: "sum_and_count" for a `LossSum`, "mean" (0 if there is no element), "sum", or
+            "none" for the logits' shape.
+
+    Returns:
+        What `reduction` says.
+
+    Raises:
+        ValueError: If the shapes differ, the logits are not floating point, `gamma` or `alpha` is
+            out of its range, or there is no such reduction.
+    """
+    check_number("gamma", gamma, 0)
+    if alpha is not None:
+        check_number("alpha", alpha, 0, 1)
+    check_reduction(reduction)
+    if target.shape != logits.shape:
+        raise ValueError(
+            f"target must have the logits' shape {tuple(logits.shape)}, got {tuple(target.shape)}"
+        )
+    logits = at_least_float32(logits)
+    target = target.to(logits.dtype)
+    losses = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    missed = logits.sigmoid() * (1 - target) + (-logits).sigmoid() * target
+    losses = losses * _power(missed, gamma)
+    if alpha is not None:
+        losses = losses * (alpha * target + (1 - alpha) * (1 - target))
+    return reduce_losses(losses, losses.numel(), reduction)
+
+
+def _power(missed: Tensor, gamma: float) -> Tensor:
+    # At 0 the gradient of a power below 1 is infinite, and that times the loss, 0, not a number.
+    return missed.clamp(min=torch.finfo(missed.dtype).tiny).pow(gamma)
