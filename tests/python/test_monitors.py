@@ -22,6 +22,7 @@ from hotloop.callbacks import (
     GradientAccumulationSchedule,
     ModelSummary,
     PlotCurves,
+    ProgressBar,
     Stop,
     SummaryRow,
     ThroughputMonitor,
@@ -30,8 +31,10 @@ from hotloop.callbacks import (
     device_stats,
     summarize,
 )
+from hotloop.callbacks.rank import is_first_rank
 from hotloop.config import TrainingConfig
 from hotloop.loops import Trainer
+from hotloop.testing import FakeTracker, run_ranks
 
 STATE = TrainState()
 
@@ -515,3 +518,48 @@ def test_summary_prints_less_without_inputs() -> None:
 
 44 parameters, 36 of them trainable"""
     )
+
+
+# Ranks
+
+
+def first_rank_of(rank: int) -> bool:
+    return is_first_rank()
+
+
+@pytest.mark.parametrize(("rank", "is_first"), [(None, True), ("0", True), ("1", False)])
+def test_only_the_first_rank_prints_and_writes(
+    rank: str | None, is_first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    model, tracker = nn.Linear(2, 1), FakeTracker()
+    outputs = [io.StringIO() for _ in range(3)]
+    terminal, plain, summary = (
+        Console(file=output, force_terminal=output is outputs[0]) for output in outputs
+    )
+    Trainer(
+        model,
+        TrainingConfig(progress=False),
+        [(torch.ones(3, 2), torch.ones(3, 1))],
+        callbacks=[
+            ProgressBar(terminal),
+            ProgressBar(plain),
+            ModelSummary(model, console=summary),
+            PlotCurves(tmp_path / "curves.png"),
+        ],
+        loss=nn.MSELoss(),
+        trackers=[tracker],
+    ).train()
+    has_written = [bool(output.getvalue()) for output in outputs]
+    assert has_written == [is_first] * 3
+    assert [name for name, *_ in tracker.calls] == (
+        ["start", "log", "log", "finish"] if is_first else []
+    )
+    assert [path.name for path in tmp_path.iterdir()] == (["curves.png"] if is_first else [])
+
+
+def test_the_rank_is_that_of_the_process_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert run_ranks(2, first_rank_of) == [True, False]

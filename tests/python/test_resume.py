@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 from hotloop.callbacks import EarlyStopping, Stop
 from hotloop.config import TrainingConfig
 from hotloop.loops import Trainer
+from hotloop.monitoring import JsonlTracker
 from hotloop.testing import RecordingCallback, TinyModel, assert_resume_exact
 
 
@@ -109,3 +111,27 @@ def test_a_run_goes_on_with_the_batches_of_an_update_that_failed() -> None:
     whole.train()
     for resumed, straight in zip(trainer.model.parameters(), whole.model.parameters()):
         assert resumed.equal(straight)
+
+
+def test_a_resumed_run_goes_on_in_its_trackers_file(tmp_path: Path) -> None:
+    path = tmp_path / "values.jsonl"
+    saved: list[dict[str, Any]] = []
+
+    def run(steps: int, state: dict[str, Any] | None = None) -> None:
+        trainer = make(
+            epochs=None,
+            max_steps=steps,
+            save_every="2 steps",
+            save=lambda state: saved.append(copy.deepcopy(state)),
+            log_every=1,
+            trackers=[JsonlTracker(path)],
+            run_id="a",
+        )
+        if state is not None:
+            trainer.load_state_dict(state)
+        trainer.train()
+
+    run(3)
+    run(6, saved[0])
+    steps = [step for step, values in JsonlTracker.read(path) if "loss" in values]
+    assert steps == [1, 2, 3, 4, 5, 6]

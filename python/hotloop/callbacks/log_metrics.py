@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hotloop.callbacks.callback import Callback, TrainState
+from hotloop.callbacks.rank import is_first_rank
 from hotloop.monitoring import Outbox, Tracker
 
 __all__ = ["LogMetrics"]
@@ -18,9 +19,9 @@ class LogMetrics(Callback):
     The loop has read the values from the device already, once for each window.
 
     Args:
-        trackers: Where to write; started with the run and finished with it, each in an
+        trackers: Where rank 0 writes; started with the run and finished with it, each in an
             `Outbox`, so that none can stop or delay the run.
-        logger: Also gets a line for each of them, at level INFO.
+        logger: Also gets a line for each of them, at level INFO, on every rank.
         config: The settings of the run, for the trackers.
         run_id: The name of the run, for the trackers.
     """
@@ -45,7 +46,7 @@ class LogMetrics(Callback):
     def on_train_begin(self, state: TrainState) -> None:
         """Start the trackers."""
         self._status = "finished"
-        for tracker in self._trackers:
+        for tracker in self._trackers if is_first_rank() else ():
             tracker.start(self._config, self._run_id)
             self._started.append(tracker)
 
@@ -77,7 +78,7 @@ class LogMetrics(Callback):
             self._started.pop(0).finish(self._status)
 
     def _write(self, values: Mapping[str, float], step: int) -> None:
-        for tracker in self._trackers:
+        for tracker in self._started:
             tracker.log(values, step)
         if self._logger is not None:
             text = " ".join(f"{name}={value:.6g}" for name, value in values.items())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hotloop.callbacks.callback import Callback, TrainState
+from hotloop.callbacks.rank import is_first_rank
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,7 +91,7 @@ def summarize(model: nn.Module, inputs: Any = None, depth: int = 2) -> list[Summ
 
 
 class ModelSummary(Callback):
-    """Prints a table of a model's modules at the begin of a run.
+    """Prints a table of a model's modules at the begin of a run, on rank 0.
 
     Args:
         model: The model.
@@ -127,6 +128,8 @@ class ModelSummary(Callback):
         from rich.table import Table
 
         self.rows = summarize(self._model, self._inputs, self._depth)
+        if not is_first_rank():
+            return
         has_flops = self._inputs is not None
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("name")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hotloop.callbacks.callback import Callback, TrainState
+from hotloop.callbacks.rank import is_first_rank
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ _MARKED = 20
 
 
 class PlotCurves(Callback):
-    """Writes a picture of the curves after each epoch and each validation.
+    """Writes a picture of the curves after each epoch and each validation, on rank 0.
 
     Losses share the axes on top, learning rates those below; what is left has axes for itself,
     together with its values in training and validation. The picture takes the place of the
@@ -134,6 +135,8 @@ class PlotCurves(Callback):
             drawn.append(value)
 
     def _write(self) -> None:
+        if not is_first_rank():
+            return
         # In the same folder: only there one rename can put it in place.
         part = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
         try:

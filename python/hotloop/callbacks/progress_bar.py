@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from hotloop.callbacks.callback import Callback, TrainState
+from hotloop.callbacks.rank import is_first_rank
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +19,8 @@ _GAP = 2
 class ProgressBar(Callback):
     """Shows the run as a bar and its finished epochs as rows of a table.
 
-    Where the output is not a terminal, only the table is printed, as plain lines.
+    Where the output is not a terminal, only the table is printed, as plain lines; of a
+    distributed run only rank 0 prints.
 
     Args:
         console: Where to print; the standard output by default.
@@ -54,9 +56,12 @@ class ProgressBar(Callback):
         self._columns: list[str] = []
         self._loss = ""
         self._is_validated = False
+        self._is_first = True
 
     def on_train_begin(self, state: TrainState) -> None:
         """Show the bar."""
+        self._is_first = is_first_rank()
+        self._progress.disable = not (self._is_first and self._console.is_terminal)
         self._columns = []
         self._loss = ""
         self._progress.reset(self._task, total=state.steps, completed=state.step, loss="")
@@ -105,6 +110,8 @@ class ProgressBar(Callback):
         self._progress.stop()
 
     def _print_row(self, first: str, cells: list[str]) -> None:
+        if not self._is_first:
+            return
         widths = [max(len(name), 6) for name in self._columns]
         padded = [f"{cell:>{width}}" for cell, width in zip(cells, widths)]
         self._console.print((" " * _GAP).join([f"{first:<8}", *padded]), soft_wrap=True)

@@ -86,6 +86,8 @@ class Trainer:
         average: Follows the model's parameters and takes their place in validation, in place
             of the config's.
         trackers: Where logging windows, epochs and validations are written to.
+        run_id: The name of the run for the trackers; under the same name they go on where a run
+            that is resumed has ended.
         save: Called with `state_dict()` at the config's `save_every`.
         clock: Returns seconds.
 
@@ -115,6 +117,7 @@ class Trainer:
         precision: Precision | None = None,
         average: WeightAverage | None = None,
         trackers: Iterable[Tracker] = (),
+        run_id: str | None = None,
         save: Callable[[dict[str, Any]], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -146,7 +149,7 @@ class Trainer:
         self.accumulate = config.accumulate
         self._save = save
         self._clock = clock
-        self.callbacks = Callbacks((*callbacks, *_callbacks_of(config, trackers)))
+        self.callbacks = Callbacks((*callbacks, *_callbacks_of(config, trackers, run_id)))
         watches_validation = config.early_stopping is not None and config.monitor[:4] == "val_"
         if watches_validation and not self._val_loaders:
             raise ValueError(
@@ -557,7 +560,9 @@ class _First:
         return min(self._count, len(self._loader))  # type: ignore[arg-type]
 
 
-def _callbacks_of(config: TrainingConfig, trackers: Iterable[Tracker]) -> list[Callback]:
+def _callbacks_of(
+    config: TrainingConfig, trackers: Iterable[Tracker], run_id: str | None
+) -> list[Callback]:
     callbacks: list[Callback] = []
     if config.early_stopping is not None:
         callbacks.append(
@@ -565,7 +570,7 @@ def _callbacks_of(config: TrainingConfig, trackers: Iterable[Tracker]) -> list[C
         )
     trackers = tuple(trackers)
     if trackers and not config.fast_dev_run:
-        callbacks.append(LogMetrics(trackers, config=config.to_dict()))
+        callbacks.append(LogMetrics(trackers, config=config.to_dict(), run_id=run_id))
     if config.progress:
         callbacks.append(ProgressBar())
     return callbacks

@@ -18,8 +18,8 @@ class MetricTracker:
 
     Not thread-safe: update and read it in one thread, or hold a lock.
 
-    With `max_points`, a name that has more points is thinned to about half of them, evenly over
-    its steps. Its first and its latest point stay, and so does the best one of either mode, so
+    With `max_points`, a name that has more points is thinned to about half of them or fewer, evenly
+    over its steps. Its first and its latest point stay, and so does the best one of either mode, so
     `latest` and `best` are those of the whole history.
 
     Args:
@@ -51,7 +51,7 @@ class MetricTracker:
             ValueError: If `step` is not an int, or below the last one of a name. No value is
                 kept then.
         """
-        if not isinstance(step, int):
+        if not isinstance(step, int) or isinstance(step, bool):
             raise ValueError(f"step must be an int, got {step!r}")
         new = {name: float(value) for name, value in values.items()}
         for name in new:
@@ -187,16 +187,19 @@ def _best(points: list[tuple[int, float]], mode: str) -> int | None:
 
 
 def _thinned(points: list[tuple[int, float]], most: int) -> list[tuple[int, float]]:
-    # Steps further apart than 1/(most // 2) of all leave at most `most // 2` points, and the
-    # two best and the latest come on top.
-    span = points[-1][0] - points[0][0]
+    # Of each bucket of steps the first point stays: at most `most // 2 + 1`, and the latest and
+    # the two best on top. Widths are powers of two, so that wider buckets are unions of narrower
+    # ones: what stays does not depend on how often the points were thinned before.
+    start = points[0][0]
+    width = 1
+    while (points[-1][0] - start) // width > most // 2:
+        width *= 2
     stay = {len(points) - 1, _best(points, "min"), _best(points, "max")}
-    kept = points[:1]
-    anchor = points[0][0]
-    for index, (step, value) in enumerate(points[1:], start=1):
-        is_far = (step - anchor) * (most // 2) > span
-        if is_far:
-            anchor = step
-        if is_far or index in stay:
+    kept = []
+    last = -1
+    for index, (step, value) in enumerate(points):
+        bucket = (step - start) // width
+        if bucket > last or index in stay:
             kept.append((step, value))
+        last = bucket
     return kept

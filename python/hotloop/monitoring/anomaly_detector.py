@@ -107,8 +107,8 @@ class AnomalyDetector:
             state: What `state_dict` of a detector with the same arguments returned.
 
         Raises:
-            ValueError: If the state has other keys, more values than the window, or some that
-                are not finite.
+            ValueError: If the state has other keys, more values than the window, some that are
+                not finite, or a cooldown that is no int of at least 0.
         """
         if set(state) != {"values", "cooling"}:
             raise ValueError(f"state must have the keys 'cooling', 'values', got {sorted(state)}")
@@ -118,9 +118,12 @@ class AnomalyDetector:
                 f"values of the state must be at most {self._window} finite numbers, "
                 f"got {len(values)} values"
             )
+        cooling = state["cooling"]
+        if not isinstance(cooling, int) or cooling < 0:
+            raise ValueError(f"cooling of the state must be an int of at least 0, got {cooling!r}")
         self._values = deque(values)
         self._sorted = sorted(values)
-        self._cooling = int(state["cooling"])
+        self._cooling = cooling
 
     def _is_far(self, value: float) -> bool:
         median = _median(self._sorted)

@@ -52,7 +52,7 @@ class CsvTracker:
         Raises:
             RuntimeError: If the last run was not finished.
             FileExistsError: If a file is of another run, or of one without a name.
-            ValueError: If the table is not what this class writes.
+            ValueError: If a file is not what this class writes.
         """
         if self._file is not None:
             raise RuntimeError("CsvTracker is already started; call finish first")
@@ -146,8 +146,8 @@ class CsvTracker:
     def _found(self, run_id: str | None) -> tuple[dict[str, Any] | None, list[list[str]]]:
         if not self._path.exists() and not self._about_path.exists():
             return None, []
-        about = json.loads(self._about_path.read_text()) if self._about_path.exists() else None
-        found = about["run_id"] if about else None
+        about = _read_about(self._about_path) if self._about_path.exists() else None
+        found = None if about is None else about.get("run_id")
         if run_id is None or found != run_id:
             raise FileExistsError(
                 f"{self._path} or {self._about_path.name} exists and is of run {found!r}, not "
@@ -180,6 +180,16 @@ def _write(path: Path, text: str) -> None:
     os.replace(new, path)
 
 
+def _read_about(path: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(about, dict):
+        raise ValueError(f"{path} must be a JSON object, got {about!r}")
+    return about
+
+
 def _text(rows: Iterable[list[str]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
@@ -188,12 +198,26 @@ def _text(rows: Iterable[list[str]]) -> str:
 
 def _rows(path: Path) -> list[list[str]]:
     # What follows the last "\n" is a line that a crash tore.
-    complete, _, _ = path.read_bytes().decode("utf-8", "surrogateescape").rpartition("\n")
-    rows = list(csv.reader(io.StringIO(complete, newline="")))
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(rows[0]) or rows[0][0] != "step":
+    complete, _, _ = path.read_bytes().rpartition(b"\n")
+    try:
+        rows = list(csv.reader(io.StringIO(complete.decode(), newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a table: {error}") from error
+    if rows and rows[0][:1] != ["step"]:
+        raise ValueError(f"{path} must begin with the column 'step', got {rows[0]!r}")
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(rows[0]) or not _is_numeric(row):
             raise ValueError(
-                f"{path}, row {number} must have the {len(rows[0])} columns of a header "
-                f"that begins with 'step', got {row!r}"
+                f"{path}, row {number} must have a step and {len(rows[0]) - 1} cells with a number "
+                f"or nothing, got {row!r}"
             )
     return rows
+
+
+def _is_numeric(row: list[str]) -> bool:
+    try:
+        int(row[0])
+        [float(cell) for cell in row[1:] if cell]
+    except ValueError:
+        return False
+    return True

@@ -50,12 +50,11 @@ class JsonlTracker:
         if self._file is not None:
             raise RuntimeError("JsonlTracker is already started; call finish first")
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        if self._path.exists() and self._path.stat().st_size:
-            self._order = StepOrder(_resume(self._path, run_id))
-            self._file = self._path.open("a", encoding="utf-8", newline="\n")
-        else:
-            self._order = StepOrder(None)
-            self._file = self._path.open("a", encoding="utf-8", newline="\n")
+        is_resumed = self._path.exists() and self._path.stat().st_size > 0
+        self._order = StepOrder(_resume(self._path, run_id) if is_resumed else None)
+        # Of names of files that are not UTF-8, it writes the escapes that JSON has for them.
+        self._file = self._path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
+        if not is_resumed:
             self._write({"run_id": run_id, "config": json_value(redact(config))})
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -116,10 +115,13 @@ class JsonlTracker:
             ValueError: If a line is not what this class writes.
         """
         rows = []
-        for line in _lines(Path(path))[1:]:
+        for number, line in enumerate(_lines(Path(path)), start=1):
             if "step" in line:
                 step = line.pop("step")
-                rows.append((step, {name: float(value) for name, value in line.items()}))
+                try:
+                    rows.append((step, {name: float(value) for name, value in line.items()}))
+                except (TypeError, ValueError) as error:
+                    raise ValueError(f"{path}, line {number} must have numbers: {error}") from error
         return rows
 
     def _started(self) -> IO[str]:
@@ -156,7 +158,9 @@ def _lines(path: Path) -> list[dict[str, Any]]:
             line = json.loads(text)
         except ValueError as error:
             raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
-        if not isinstance(line, dict):
-            raise ValueError(f"{path}, line {number} must be a JSON object, got {line!r}")
+        if not isinstance(line, dict) or not isinstance(line.get("step", 0), int):
+            raise ValueError(
+                f"{path}, line {number} must be a JSON object whose 'step' is an int, got {line!r}"
+            )
         lines.append(line)
     return lines

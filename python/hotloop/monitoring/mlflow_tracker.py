@@ -62,9 +62,12 @@ class MlflowTracker:
 
         Raises:
             RuntimeError: If the last run was not finished.
+            ValueError: If `run_id` has a quote in it.
         """
         if self._client is not None:
             raise RuntimeError("MlflowTracker is already started; call finish first")
+        if run_id is not None and "'" in run_id:
+            raise ValueError(f"run_id must have no quote in it, got {run_id!r}")
         client = self._mlflow.MlflowClient(tracking_uri=self._uri)
         experiment = client.get_experiment_by_name(self._experiment)
         experiment_id = (
@@ -141,8 +144,6 @@ class MlflowTracker:
 
 
 def _runs(client: Any, experiment_id: str, run_id: str) -> list[Any]:
-    if "'" in run_id:
-        raise ValueError(f"run_id must have no quote in it, got {run_id!r}")
     return list(
         client.search_runs(
             [experiment_id],

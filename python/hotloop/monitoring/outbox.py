@@ -76,14 +76,17 @@ class Outbox:
         self.dropped = 0
         self.failed = 0
         if self._thread is not None and self._thread.is_alive():
-            _logger.warning("%s still hangs in a call of the run before", self._name())
+            _logger.warning(
+                "%s still hangs in a call of the run before; every call of this run is dropped",
+                self._name(),
+            )
             return
+        copied = redact(config)
         self._queue = queue.Queue(self._capacity)
         self._thread = threading.Thread(
             target=self._work, args=(self._queue,), name=f"Outbox {self._name()}", daemon=True
         )
         self._thread.start()
-        copied = redact(config)
         self._post(lambda: self._tracker.start(copied, run_id))
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -113,14 +116,16 @@ class Outbox:
 
         Args:
             status: One of `STATUSES`.
-            timeout: The most seconds to wait, at least 0.
+            timeout: The most seconds to wait, in [0, `threading.TIMEOUT_MAX`].
 
         Raises:
-            ValueError: If the status is none of them, or `timeout` is below 0.
+            ValueError: If the status is none of them, or `timeout` is out of its range.
         """
         check_status(status)
-        if not timeout >= 0:
-            raise ValueError(f"timeout must be at least 0 seconds, got {timeout!r}")
+        if not 0 <= timeout <= threading.TIMEOUT_MAX:
+            raise ValueError(
+                f"timeout must be in [0, {threading.TIMEOUT_MAX:.0f}] seconds, got {timeout!r}"
+            )
         if self._queue is None or self._thread is None:
             return
         deadline = time.monotonic() + timeout

@@ -28,7 +28,7 @@ class StepOrder:
         Raises:
             ValueError: If `step` is not an int, or below that of the last values.
         """
-        if not isinstance(step, int):
+        if not isinstance(step, int) or isinstance(step, bool):
             raise ValueError(f"step must be an int, got {step!r}")
         if self._last is not None and step < self._last:
             raise ValueError(f"step must not be below the last one, {self._last}, got {step}")
