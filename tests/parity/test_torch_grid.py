@@ -27,8 +27,10 @@ from hotloop import backend
 pytest.importorskip("expecttest", reason="torch.testing._internal needs expecttest (dev extra)")
 from torch.testing._internal.common_optimizers import OptimizerInfo, optim_db
 
-# torch's test utilities load a hypothesis profile of their own.
+# torch's test utilities load a hypothesis profile of their own, and freeze the flags of
+# torch.backends for the whole process.
 settings.load_profile("default")
+torch.backends.__allow_nonbracketed_mutation_flag = True
 
 Make = Callable[..., torch.optim.Optimizer]
 

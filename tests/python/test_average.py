@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_m
 from hotloop.optimizers import AdamW, WeightAverage
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
-STEPS = 50
+STEPS = 16
 
 
 class Net(nn.Module):
