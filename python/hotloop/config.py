@@ -47,7 +47,7 @@ class Cadence:
 
     def __post_init__(self) -> None:
         if self.unit not in _UNITS.values():
-            raise ValueError(unknown_name("unit", self.unit, set(_UNITS.values())))
+            raise ValueError(unknown_name("unit", str(self.unit), set(_UNITS.values())))
         is_number = isinstance(self.amount, (int, float)) and not isinstance(self.amount, bool)
         if not is_number or not 0 < self.amount < math.inf:
             raise ValueError(f"amount must be above 0 and finite, got {self.amount!r}")
@@ -69,16 +69,18 @@ class Cadence:
             return cls(text, "steps")
         try:
             amount, unit = str(text).split()
-            return cls(float(amount), _UNITS[unit])
+            parts = float(amount), _UNITS[unit]
         except (ValueError, KeyError) as error:
             raise ValueError(
                 "a cadence must be a number of steps or a text such as '100 steps', '1 epoch', "
                 f"'0.25 epochs', '30 seconds' or '10 minutes', got {text!r}"
             ) from error
+        return cls(*parts)
 
     def __str__(self) -> str:
         """Return the text that `parse` reads."""
-        return f"{self.amount:g} {self.unit}"
+        amount = int(self.amount) if float(self.amount).is_integer() else self.amount
+        return f"{amount} {self.unit}"
 
 
 Batches: TypeAlias = "int | float | None"
@@ -176,12 +178,19 @@ class TrainingConfig:
             _check_count(name, getattr(self, name), 1)
         _check_count("fast_dev_run", self.fast_dev_run, 0)
         _check_count("seed", self.seed, 0, is_optional=True)
+        if self.seed is not None and self.seed >= 2**64:
+            raise ValueError(f"seed must be below 2**64, or None; got {self.seed!r}")
         for name in ("max_seconds", "clip_value"):
             _check_number(name, getattr(self, name), is_optional=True, is_open=True)
         _check_number("clip_norm", self.clip_norm, is_optional=True, may_be_inf=True)
         _check_number("learning_rate", self.learning_rate)
         _check_number("weight_decay", self.weight_decay, is_optional=True)
         _check_number("warmup", self.warmup)
+        if isinstance(self.warmup, float) and self.warmup > 1:
+            raise ValueError(
+                "warmup must be an int, of updates, or a float in [0, 1], the fraction of the run; "
+                f"got {self.warmup!r}"
+            )
         decay = self.average_decay
         _check_number("average_decay", decay, is_optional=True)
         if decay is not None and decay >= 1:
@@ -196,19 +205,27 @@ class TrainingConfig:
         for name in ("log_every", "validate_every", "save_every"):
             cadence = getattr(self, name)
             if cadence is not None or name == "log_every":
-                Cadence.parse(cadence)
+                try:
+                    Cadence.parse(cadence)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from error
         for name in ("overfit", "limit_train", "limit_val", "limit_test"):
             _check_batches(f"{name}_batches", getattr(self, f"{name}_batches"))
-        for name in ("deterministic", "tf32"):
-            if getattr(self, name) not in (None, True, False):
-                raise ValueError(f"{name} must be a bool or None, got {getattr(self, name)!r}")
-        if not isinstance(self.progress, bool):
-            raise ValueError(f"progress must be a bool, got {self.progress!r}")
-        if not isinstance(self.optimizer_options, Mapping):
-            raise ValueError(f"optimizer_options must be a mapping, got {self.optimizer_options!r}")
-        for name in ("optimizer_options", "scheduler"):
+        for name, kinds, expected in (
+            ("optimizer", str, "a str"),
+            ("optimizer_options", Mapping, "a mapping"),
+            ("scheduler", (str, Mapping, type(None)), "a str, a mapping or None"),
+            ("monitor", str, "a str"),
+            ("device", (str, type(None)), "a str or None"),
+            ("deterministic", (bool, type(None)), "a bool or None"),
+            ("tf32", (bool, type(None)), "a bool or None"),
+            ("progress", bool, "a bool"),
+        ):
+            if not isinstance(getattr(self, name), kinds):
+                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}")
+        for each in dataclasses.fields(self):
             # What a file gives back, so that a config equals the one that was saved.
-            object.__setattr__(self, name, _plain(getattr(self, name)))
+            object.__setattr__(self, each.name, _plain(getattr(self, each.name)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings as numbers, texts, lists and dicts."""
@@ -251,8 +268,11 @@ class TrainingConfig:
             ImportError: If it is YAML and PyYAML is missing.
         """
         path = Path(path)
-        text = path.read_text(encoding="utf-8")
-        settings = json.loads(text) if _is_json(path) else _yaml().safe_load(text)
+        is_json = _is_json(path)
+        try:
+            settings = _parsed(path.read_text(encoding="utf-8"), is_json=is_json)
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read: {error}") from error
         if not isinstance(settings, dict):
             raise ValueError(f"{path} must hold a mapping of settings, got {settings!r}")
         return cls.from_dict(settings)
@@ -261,7 +281,12 @@ class TrainingConfig:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(entry) for key, entry in value.items()}
-    return [_plain(entry) for entry in value] if isinstance(value, (tuple, list)) else value
+    if isinstance(value, (tuple, list)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, Cadence):
+        return str(value)
+    # NumPy's float64 is a float, but PyYAML does not know it.
+    return float(value) if isinstance(value, float) else value
 
 
 def _check_count(name: str, value: Any, least: int, *, is_optional: bool = False) -> None:
@@ -309,6 +334,16 @@ def _is_json(path: Path) -> bool:
     if path.suffix not in (".json", ".yaml", ".yml"):
         raise ValueError(f"a config's file must end in .json, .yaml or .yml, got {path.name!r}")
     return path.suffix == ".json"
+
+
+def _parsed(text: str, *, is_json: bool) -> Any:
+    if is_json:
+        return json.loads(text)
+    yaml = _yaml()
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
 
 
 def _yaml() -> Any:

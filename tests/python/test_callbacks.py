@@ -236,8 +236,12 @@ def test_early_stopping_says_when_it_cannot_see() -> None:
 
 @pytest.mark.parametrize(
     ("ending", "status"),
-    [(None, "finished"), ("why", "stopped"), (ValueError(), "failed")]
-    + [(KeyboardInterrupt(), "interrupted")],
+    [
+        (None, "finished"),
+        ("why", "stopped"),
+        (ValueError(), "failed"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
 )
 def test_log_metrics_writes_what_was_measured(
     ending: Any, status: str, caplog: pytest.LogCaptureFixture

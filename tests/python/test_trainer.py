@@ -38,7 +38,7 @@ from hotloop.schedulers import (
     Warmup,
     as_lr_scheduler,
 )
-from hotloop.testing.difference import differences
+from hotloop.testing import FakeClock, RecordingCallback, differences
 
 
 def make_model() -> nn.Module:
@@ -804,3 +804,31 @@ def test_own_steps_give_losses_with_counts() -> None:
             step_fn=lambda model, batch: model(batch[0]).mean(),
             metrics={"accuracy": Accuracy()},
         ).train()
+
+
+def test_a_window_of_epochs_ends_with_the_last_batch_of_each() -> None:
+    def act(event: str, state: Any) -> Any:
+        return Accumulate(3) if event == "on_epoch_begin 1:4" else None
+
+    trainer = make_trainer(
+        train_loader=make_batches(5, 5, 5, 5),
+        epochs=3,
+        log_every="1 epoch",
+        callbacks=[RecordingCallback(act)],
+    )
+    history = trainer.train()
+    # Four updates in the first epoch, and two of three batches and of one in the others.
+    assert [step for step, _ in history.history("loss")] == [4, 6, 8]
+    assert history["loss"] == pytest.approx(history["train_loss"], rel=1e-6)
+
+
+def test_a_window_of_epochs_needs_their_length() -> None:
+    with pytest.raises(ValueError, match="log_every='2 epochs' needs the length of an epoch"):
+        make_trainer(train_loader=iter(()), log_every="2 epochs")
+
+
+def test_seconds_count_from_the_begin_of_training() -> None:
+    clock = FakeClock()
+    trainer = make_trainer(train_loader=make_batches(5, 5), epochs=1, max_seconds=5, clock=clock)
+    clock.advance(6)
+    assert len(trainer.train()["train_loss"]) == 1

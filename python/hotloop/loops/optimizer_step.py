@@ -10,7 +10,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from hotloop.optimizers import FusedStep, NativeStep, WeightAverage
-from hotloop.optimizers.fused_step import is_unscaled, total_norm
+from hotloop.optimizers.fused_step import check_max_norm, is_unscaled, record_overflow, total_norm
 
 __all__ = ["clear_gradients", "optimizer_step"]
 
@@ -26,7 +26,7 @@ def optimizer_step(
     scaler: GradScaler | None = None,
     grad_factor: Tensor | float = 1.0,
 ) -> FusedStep:
-    """Update the parameters and clear their gradients.
+    """Update the parameters and set their gradients to None.
 
     Clipping by norm, averaging and unscaling go through `fused_step` where the optimizer has
     it, and through torch's operators otherwise. The update is left out if a measured norm is
@@ -44,26 +44,34 @@ def optimizer_step(
 
     Returns:
         The norm, if it was measured, and whether the update was applied.
+
+    Raises:
+        ValueError: If `max_norm` is below 0, or `max_value` or `grad_factor` is not above 0.
     """
+    check_max_norm(max_norm)
+    if max_value is not None and not max_value > 0:
+        raise ValueError(f"max_value must be above 0, or None; got {max_value!r}")
     if scaler is not None and not scaler.is_enabled():
         scaler = None
     if isinstance(grad_factor, Tensor):
         if grad_factor.device.type == "cpu":
             grad_factor = float(grad_factor)
         else:
-            torch._foreach_mul_(_grads(optimizer), grad_factor)
+            _multiply(_grads(optimizer), grad_factor)
             grad_factor = 1.0
+    if not 0 < grad_factor < math.inf:
+        raise ValueError(f"grad_factor must be above 0 and finite, got {grad_factor!r}")
     if max_value is not None:
         if scaler is not None:
             scaler.unscale_(optimizer)
         grads = _grads(optimizer)
         if grad_factor != 1:
-            torch._foreach_mul_(grads, grad_factor)
+            _multiply(grads, grad_factor)
             grad_factor = 1.0
         # A clamp makes a finite number of infinity, which has to be seen before.
         if max_norm is None and scaler is None:
             max_norm = math.inf
-        if math.isfinite(total_norm(optimizer)):
+        if grads and math.isfinite(total_norm(optimizer)):
             torch._foreach_clamp_max_(grads, max_value)
             torch._foreach_clamp_min_(grads, -max_value)
     if scaler is None and max_norm is None and average is None and grad_factor == 1:
@@ -71,12 +79,10 @@ def optimizer_step(
         clear_gradients(optimizer)
         return _UNMEASURED
     if isinstance(optimizer, NativeStep):
+        # Gradients of zero in place of none would let momentum and decay move parameters that
+        # the next loss does not depend on.
         report: FusedStep = optimizer.fused_step(
-            max_norm=max_norm,
-            average=average,
-            zero_grad=True,
-            scaler=scaler,
-            grad_factor=grad_factor,
+            max_norm=max_norm, average=average, scaler=scaler, grad_factor=grad_factor
         )
     else:
         report = _torch_step(optimizer, max_norm, scaler, grad_factor)
@@ -84,6 +90,7 @@ def optimizer_step(
             average.update()
     if scaler is not None:
         scaler.update()
+    clear_gradients(optimizer)
     return report
 
 
@@ -100,13 +107,16 @@ def _torch_step(
         grad_factor *= min(1.0, max_norm / (norm + 1e-6))
     is_applied = norm is None or math.isfinite(norm)
     if is_applied:
+        grads = _grads(optimizer)
         if grad_factor != 1:
-            torch._foreach_mul_(_grads(optimizer), grad_factor)
+            _multiply(grads, grad_factor)
         if scaler is None:
             optimizer.step()
-        else:
+        elif grads:
             scaler.step(optimizer)
-    clear_gradients(optimizer)
+        else:
+            # Its own step fails where there is no gradient to have looked at.
+            record_overflow(scaler, optimizer, found=False)
     return FusedStep(norm, is_applied)
 
 
@@ -122,6 +132,12 @@ def clear_gradients(optimizer: Optimizer) -> None:
     for group in optimizer.param_groups:
         for param in group["params"]:
             param.grad = None
+
+
+def _multiply(grads: list[Tensor], factor: Tensor | float) -> None:
+    # torch refuses an empty list.
+    if grads:
+        torch._foreach_mul_(grads, factor)
 
 
 def _grads(optimizer: Optimizer) -> list[Tensor]:

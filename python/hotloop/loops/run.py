@@ -29,9 +29,13 @@ class Run:
         max_steps: Length of the run in updates; None for no limit.
         max_seconds: Length of the run in seconds; None for no limit.
         steps_per_epoch: Updates of an epoch; None if unknown.
+        batches_per_epoch: Batches of an epoch; None if unknown.
         log_every: Cadence of logging windows.
         is_strict: Whether a loss that is not finite raises at the end of a window.
         clock: Returns seconds.
+
+    Raises:
+        ValueError: If the cadence counts epochs of unknown length.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Run:
         max_steps: int | None,
         max_seconds: float | None,
         steps_per_epoch: int | None,
+        batches_per_epoch: int | None,
         log_every: str | int,
         is_strict: bool,
         clock: Callable[[], float],
@@ -65,10 +70,16 @@ class Run:
         self._max_epochs = math.inf if epochs is None else epochs
         self._max_steps = math.inf if max_steps is None else max_steps
         self._max_seconds = max_seconds
+        self._batches_per_epoch = batches_per_epoch
         self._clock = clock
         self._began = clock()
         self._log_every = log_every
         self._log = Pace(log_every, steps_per_epoch, clock)
+        if batches_per_epoch is None and not self._log.is_of_updates:
+            raise ValueError(
+                f"log_every={log_every!r} needs the length of an epoch, and the loader does not "
+                "tell it; use steps or minutes"
+            )
         self._is_strict = is_strict
         self._update: Update | None = None
         self._window: dict[str, float] | None = None
@@ -81,12 +92,16 @@ class Run:
         return self.history.stop_reason
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the run has had all its updates or epochs."""
+        return self.step >= self._max_steps or self.epoch >= self._max_epochs
+
+    @property
     def is_over(self) -> bool:
         """Whether no further update is to be made."""
         return (
             self.history.stop_reason is not None
-            or self.step >= self._max_steps
-            or self.epoch >= self._max_epochs
+            or self.is_complete
             or (self._max_seconds is not None and self._clock() - self._began >= self._max_seconds)
         )
 
@@ -167,7 +182,10 @@ class Run:
         if update.grad_norm is not None:
             self._grad_norms.add(update.grad_norm)
         # The last window of a run may be a short one.
-        if self._log.is_due(self.step, self.updates) or self.step == self.steps:
+        is_due = self._log.is_due(self.step, self.updates) or self.step == self.steps
+        if self.batch == self._batches_per_epoch:
+            is_due |= self._log.is_due_after_epoch(self.epoch)
+        if is_due:
             self._window = self._read_window(update)
             self.history.update(self._window, self.step)
             self.call("on_step_end")

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hotloop.callbacks import Action, Callback, Callbacks
-from hotloop.loops.batch import batch_size, to_device
+from hotloop.config import TrainingConfig
+from hotloop.loops.batch import first_length, to_device
 from hotloop.loops.history import History
 from hotloop.loops.measurement import RunningLoss
 from hotloop.loops.run import Run
@@ -49,7 +50,7 @@ class Steps:
         clock: Returns seconds.
 
     Raises:
-        ValueError: If a limit is no positive number.
+        ValueError: If a limit or a cadence is out of its range.
     """
 
     def __init__(
@@ -65,13 +66,9 @@ class Steps:
         log_every: str | int = "50 steps",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        for name, value in (
-            ("epochs", epochs),
-            ("max_steps", max_steps),
-            ("max_seconds", max_seconds),
-        ):
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be above 0, or None; got {value!r}")
+        TrainingConfig(
+            epochs=epochs, max_steps=max_steps, max_seconds=max_seconds, log_every=log_every
+        )
         if epochs is max_steps is max_seconds is None:
             epochs = 1
         self._loader = loader
@@ -88,12 +85,15 @@ class Steps:
             max_steps=max_steps,
             max_seconds=max_seconds,
             steps_per_epoch=length,
+            batches_per_epoch=length,
             log_every=log_every,
             is_strict=False,
             clock=clock,
         )
         self._active: AbstractContextManager[None] | None = None
         self._values: dict[str, RunningLoss] = {}
+        #: The names of this epoch.
+        self._logged: set[str] = set()
         self._loss = torch.tensor(float("nan"))
 
     @property
@@ -103,8 +103,9 @@ class Steps:
 
     def __enter__(self) -> Steps:
         """Begin the run."""
-        self._active = self._run.active()
-        self._active.__enter__()
+        active = self._run.active()
+        active.__enter__()
+        self._active = active
         return self
 
     def __exit__(
@@ -132,7 +133,10 @@ class Steps:
             run.call("on_epoch_begin")
             if run.is_over:
                 return
-            self._values = {}
+            self._logged = set()
+            for running in self._values.values():
+                # A logging window may go on in the next epoch.
+                running.restart()
             for batch in self._loader:
                 run.call("on_batch_begin")
                 yield to_device(batch, self._device)
@@ -141,7 +145,11 @@ class Steps:
                     break
             if run.batch == 0:
                 raise ValueError("the loader yields no batch; check its dataset and batch size")
-            values = {f"train_{name}": values.mean() for name, values in self._values.items()}
+            values = {
+                f"train_{name}": running.mean()
+                for name, running in self._values.items()
+                if name in self._logged
+            }
             run.metrics = run.metrics | values
             run.history.update(values, run.step)
             run.call("on_epoch_end")
@@ -153,10 +161,19 @@ class Steps:
         Args:
             **values: Scalars. They stay on their device until the end of the epoch, which
                 records their means as "train_NAME"; logging windows record that of "loss".
+
+        Raises:
+            ValueError: If a value is no scalar.
         """
         for name, value in values.items():
-            scalar = torch.as_tensor(value).detach()
+            if isinstance(value, Tensor):
+                scalar = value.detach()
+            else:
+                scalar = torch.tensor(value, dtype=torch.float64)
+            if scalar.ndim:
+                raise ValueError(f"{name} must be a scalar, got shape {tuple(scalar.shape)}")
             self._values.setdefault(name, RunningLoss()).add([scalar], [1])
+            self._logged.add(name)
             if name == "loss":
                 self._loss = scalar
 
@@ -166,7 +183,7 @@ class Steps:
         run.call("on_batch_end")
         running = self._values.get("loss")
         update = Update(
-            [self._loss], [1], batch_size(batch), None, is_applied=True, running=running
+            [self._loss], [1], first_length(batch) or 0, None, is_applied=True, running=running
         )
         run.count(update)
 

@@ -165,6 +165,7 @@ class Trainer:
             max_steps=config.max_steps,
             max_seconds=config.max_seconds,
             steps_per_epoch=None if batches is None else -(-batches // config.accumulate),
+            batches_per_epoch=batches,
             log_every=config.log_every,
             is_strict=config.nonfinite == "raise" and self.precision.scaler is None,
             clock=clock,
@@ -205,7 +206,7 @@ class Trainer:
             raise ValueError("train needs a train_loader, which is None")
         run, config = self._run, self.config
         self.history.stop_reason = None
-        if run.is_over:
+        if run.is_complete:
             raise ValueError(
                 f"the run is over, at epoch {run.epoch} and step {run.step}; make a new Trainer to "
                 "train on"

@@ -121,7 +121,8 @@ def train_epoch(
         "skipped_updates", their number.
 
     Raises:
-        ValueError: If the loader yields no sample, or `nonfinite` is unknown.
+        ValueError: If the loader yields no sample, `accumulate` is no positive int, or
+            `nonfinite` is unknown.
         NonFiniteError: If `nonfinite` says so.
         OverflowStreakError: If the scaler overflows too often in succession.
     """
@@ -192,7 +193,7 @@ def _windows(
     device: torch.device,
 ) -> Iterator[Window]:
     """Yield each window once the gradients of its batches have been accumulated."""
-    window = Window(accumulate() if callable(accumulate) else accumulate)
+    window = _next_window(accumulate)
     for batch in loader:
         if observer is not None:
             observer.before_batch()
@@ -204,9 +205,16 @@ def _windows(
             observer.after_batch(result)
         if window.is_full:
             yield window
-            window = Window(accumulate() if callable(accumulate) else accumulate)
+            window = _next_window(accumulate)
     if window.losses:
         yield window
+
+
+def _next_window(accumulate: int | Callable[[], int]) -> Window:
+    batches = accumulate() if callable(accumulate) else accumulate
+    if not isinstance(batches, int) or batches < 1:
+        raise ValueError(f"accumulate must be a positive int, got {batches!r}")
+    return Window(batches)
 
 
 def _are_finite(losses: list[Tensor]) -> bool:

@@ -45,7 +45,8 @@ class StepResult(NamedTuple):
         loss: The mean loss, a scalar tensor without graph.
         count: How many items it is the mean of.
         samples: How many samples the batch has.
-        preds: The model's output without graph; None if a step function kept it.
+        preds: The model's output, without graph if it is a tensor; None if a step function
+            kept it.
         target: The targets, on the model's device.
     """
 
@@ -163,7 +164,7 @@ def training_step(
 
 
 def count_samples(batch: Any, target: Any) -> int:
-    """Return the number of samples of a batch, by its target if a step gave one."""
+    """Return the length of a target that is a tensor, and else of the batch's first tensor."""
     if isinstance(target, Tensor) and target.ndim:
         return target.size(0)
-    return batch_size(batch if target is None else target)
+    return batch_size(batch if target is None else (batch, target))

@@ -57,12 +57,18 @@ class Window:
             self.counts.append(loss.count)
             if is_first:
                 self._guess = _nonzero(loss.count) * self._batches
+                if isinstance(self._guess, Tensor):
+                    # The quotient of two integers would be a float32 beside gradients in float64.
+                    wide = torch.promote_types(loss.total.dtype, torch.float32)
+                    self._guess = self._guess.to(wide)
             return loss.total / self._guess
-        self.losses.append(loss.detach())
         self.counts.append(samples)
         if samples == 0:
-            # The mean of nothing is NaN, and its gradient should be 0.
-            return torch.zeros_like(loss, requires_grad=True)
+            # The mean of nothing is NaN. As in `LossSum.mean`, it and its gradient are 0 here.
+            nothing = torch.zeros_like(loss, requires_grad=True)
+            self.losses.append(nothing.detach())
+            return nothing
+        self.losses.append(loss.detach())
         if is_first or self._guess == 0:
             self._guess = samples * self._batches
         divisor = self._guess / samples
