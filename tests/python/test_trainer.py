@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -832,3 +833,96 @@ def test_seconds_count_from_the_begin_of_training() -> None:
     trainer = make_trainer(train_loader=make_batches(5, 5), epochs=1, max_seconds=5, clock=clock)
     clock.advance(6)
     assert len(trainer.train()["train_loss"]) == 1
+
+
+def test_a_run_ends_once_its_seconds_are_up() -> None:
+    clock = FakeClock()
+
+    class Slow(Callback):
+        def on_batch_begin(self, state: TrainState) -> None:
+            clock.advance(10)
+
+    trainer = make_trainer(epochs=None, max_seconds=30, clock=clock, callbacks=[Slow()])
+    history = trainer.train()
+    assert history.history("train_loss") == [(3, history["train_loss"][0])]
+
+
+def test_a_plateau_does_not_wait_for_what_is_no_validation() -> None:
+    model = make_model()
+    optimizer = AdamW(model.parameters())
+    scheduler = Scheduler(optimizer, Constant(), plateau=ReduceOnPlateau("train_accuracy"))
+    trainer = make_trainer(model=model, optimizer=optimizer, scheduler=scheduler)
+    with pytest.raises(KeyError, match="metric 'train_accuracy' is none of seconds, train_loss"):
+        trainer.train()
+
+
+def resumed(make: Callable[[], Trainer]) -> Trainer:
+    """Train until something stops the run, and return a trainer that has its state."""
+    first, second = make(), make()
+    first.train()
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    return second
+
+
+def test_a_resumed_run_has_the_overflows_of_before() -> None:
+    good, bad = make_batches(5, 5)
+    bad[0][:] = math.inf
+
+    def act(event: str, state: TrainState) -> Stop | None:
+        return Stop("two") if event.startswith("on_step_skipped") and state.skipped == 2 else None
+
+    trainer = resumed(
+        lambda: make_trainer(
+            model=nn.Linear(3, 4),
+            train_loader=[good, *[bad] * 4],
+            precision=Precision("fp16", init_scale=8.0, max_overflows=3),
+            callbacks=[RecordingCallback(act)],
+        )
+    )
+    precision = trainer.precision
+    assert precision.scaler is not None
+    assert (precision.streak, precision.scaler.get_scale()) == (2, 2.0)
+    with pytest.raises(OverflowStreakError, match="4 updates in a row overflowed"):
+        trainer.train()
+    assert precision.overflows == 4
+
+
+def test_a_resumed_run_has_the_accumulation_that_was_asked_for() -> None:
+    def act(event: str, state: TrainState) -> Any:
+        return [Accumulate(2), Stop("one")] if event == "on_step_end 0:1" else None
+
+    trainer = resumed(
+        lambda: make_trainer(
+            train_loader=make_batches(5, 5, 5, 5, 5), epochs=1, callbacks=[RecordingCallback(act)]
+        )
+    )
+    history = trainer.train()
+    # One batch, and then twice two.
+    assert [step for step, _ in history.history("train_loss")] == [1, 3]
+
+
+def test_a_resumed_epoch_knows_that_it_was_validated() -> None:
+    states: list[dict[str, Any]] = []
+
+    def make() -> Trainer:
+        model = make_model()
+        optimizer = SGD(model.parameters(), lr=0.1)
+        plateau = ReduceOnPlateau("val_loss", factor=0.5, patience=0, threshold=10.0)
+        return make_trainer(
+            model=model,
+            optimizer=optimizer,
+            val_loader=make_batches(4),
+            scheduler=Scheduler(optimizer, Constant(), plateau=plateau),
+            validate_every=3,
+            save_every=3,
+            save=lambda state: states.append(copy.deepcopy(state)),
+        )
+
+    whole, second = make(), make()
+    whole.train()
+    # Saved after the last update of the first epoch and its validation, which the plateau, at the
+    # end of the epoch, has not seen yet.
+    second.load_state_dict(states[0])
+    second.train()
+    rates = [trainer.optimizer.param_groups[0]["lr"] for trainer in (whole, second)]
+    assert rates == [0.05, 0.05]
