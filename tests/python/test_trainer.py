@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -926,3 +928,42 @@ def test_a_resumed_epoch_knows_that_it_was_validated() -> None:
     second.train()
     rates = [trainer.optimizer.param_groups[0]["lr"] for trainer in (whole, second)]
     assert rates == [0.05, 0.05]
+
+
+def test_an_epoch_that_is_cut_moves_no_schedule_of_epochs() -> None:
+    model = make_model()
+    trainer = make_trainer(
+        model=model,
+        optimizer=SGD(model.parameters(), lr=0.1),
+        scheduler=Step(1, 0.5),
+        schedule_unit="epoch",
+        callbacks=[Recorder(stop_at=2)],
+    )
+    trainer.train()
+    assert trainer.optimizer.param_groups[0]["lr"] == 0.1
+    trainer.train()
+    assert trainer.optimizer.param_groups[0]["lr"] == 0.025
+
+
+def test_a_validation_inside_an_epoch_leaves_its_metrics_alone() -> None:
+    plain, validated = (
+        make_trainer(metrics={"accuracy": Accuracy()}, seed=0, **options).train()
+        for options in ({}, {"val_loader": make_batches(9), "validate_every": 1})
+    )
+    assert len(validated["val_accuracy"]) == 6
+    assert validated["train_accuracy"] == plain["train_accuracy"]
+
+
+def test_a_seed_is_for_all_generators_and_once() -> None:
+    class Drawing(Callback):
+        def on_train_begin(self, state: TrainState) -> None:
+            drawn.append((random.random(), float(np.random.rand()), float(torch.rand(()))))
+
+    drawn: list[tuple[float, ...]] = []
+    for seed in (1, 1, 2):
+        trainer = make_trainer(seed=seed, callbacks=[Drawing(), Recorder(stop_at=2)])
+        trainer.train()
+    trainer.train()
+    assert drawn[0] == drawn[1]
+    for other in (drawn[1], drawn[3]):
+        assert all(one != two for one, two in zip(drawn[2], other))
