@@ -28,7 +28,7 @@ from hotloop.callbacks import (
 from hotloop.config import TrainingConfig
 from hotloop.errors import NonFiniteError, OverflowStreakError
 from hotloop.loops import StepOutput, Trainer, evaluate
-from hotloop.losses import LossSum
+from hotloop.losses import LossSum, cross_entropy
 from hotloop.metrics import Accuracy
 from hotloop.optimizers import SGD, AdamW, WeightAverage
 from hotloop.precision import Precision
@@ -967,3 +967,13 @@ def test_a_seed_is_for_all_generators_and_once() -> None:
     assert drawn[0] == drawn[1]
     for other in (drawn[1], drawn[3]):
         assert all(one != two for one, two in zip(drawn[2], other))
+
+
+def test_a_window_in_which_nothing_counts_has_no_loss() -> None:
+    (x, target), other = make_batches(5, 5)
+    ignored = (x, torch.full_like(target, -100))
+    trainer = make_trainer(train_loader=[other, ignored], epochs=1, log_every=1, loss=cross_entropy)
+    history = trainer.train()
+    assert [step for step, _ in history.history("loss")] == [1]
+    assert [step for step, _ in history.history("lr")] == [1, 2]
+    assert history["train_loss"] == history["loss"]

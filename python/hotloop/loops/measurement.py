@@ -62,12 +62,12 @@ class RunningLoss:
         if len(self._losses) >= _KEPT:
             self._add_up()
 
-    def window(self) -> float:
-        """Return the mean since the last call, NaN of nothing."""
+    def window(self) -> float | None:
+        """Return the mean since the last call, None of nothing."""
         self._read()
         total, count = self._window
         self._window = [0.0, 0.0]
-        return total / count if count else math.nan
+        return total / count if count else None
 
     def mean(self) -> float:
         """Return the mean of the epoch, NaN of nothing."""

@@ -194,8 +194,8 @@ class Run:
             self.call("on_step_end")
 
     def _read_window(self, update: Update) -> dict[str, float]:
-        loss = math.nan if update.running is None else update.running.window()
-        if self._is_strict and not math.isfinite(loss):
+        loss = None if update.running is None else update.running.window()
+        if self._is_strict and loss is not None and not math.isfinite(loss):
             raise NonFiniteError(
                 f"the mean loss of the updates up to step {self.step} is {loss}; look at the data "
                 "and the learning rate, or set nonfinite='skip' to leave out such updates"
@@ -203,7 +203,7 @@ class Run:
         now = self._clock()
         began, samples, skipped = self._window_began
         self._window_began = (now, self.samples, self.skipped)
-        values = {} if update.running is None else {"loss": loss}
+        values = {} if loss is None else {"loss": loss}
         rates = [
             float(group["lr"]) for optimizer in self._optimizers for group in optimizer.param_groups
         ]
