@@ -25,12 +25,13 @@ import hotloop.optimizers
 from hotloop import backend
 
 pytest.importorskip("expecttest", reason="torch.testing._internal needs expecttest (dev extra)")
-from torch.testing._internal.common_optimizers import OptimizerInfo, optim_db
+with pytest.MonkeyPatch.context() as patch:
+    # torch's test utilities freeze the flags of torch.backends for the whole process.
+    patch.setattr(torch.backends, "disable_global_flags", lambda: None)
+    from torch.testing._internal.common_optimizers import OptimizerInfo, optim_db
 
-# torch's test utilities load a hypothesis profile of their own, and freeze the flags of
-# torch.backends for the whole process.
+# They load a hypothesis profile of their own, too.
 settings.load_profile("default")
-torch.backends.__allow_nonbracketed_mutation_flag = True
 
 Make = Callable[..., torch.optim.Optimizer]
 
