@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from hotloop.argument import check_count
 from hotloop.errors import unknown_name
 
 __all__ = ["Cadence", "TrainingConfig"]
@@ -76,6 +77,13 @@ class Cadence:
                 f"'0.25 epochs', '30 seconds' or '10 minutes', got {text!r}"
             ) from error
         return cls(*parts)
+
+    @property
+    def seconds(self) -> float | None:
+        """The amount in seconds; None of steps and epochs."""
+        if self.unit in ("steps", "epochs"):
+            return None
+        return self.amount * (60 if self.unit == "minutes" else 1)
 
     def __str__(self) -> str:
         """Return the text that `parse` reads."""
@@ -173,11 +181,11 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "max_steps", "early_stopping"):
-            _check_count(name, getattr(self, name), 1, is_optional=True)
+            check_count(name, getattr(self, name), 1, is_optional=True)
         for name in ("batch_size", "accumulate"):
-            _check_count(name, getattr(self, name), 1)
-        _check_count("fast_dev_run", self.fast_dev_run, 0)
-        _check_count("seed", self.seed, 0, is_optional=True)
+            check_count(name, getattr(self, name), 1)
+        check_count("fast_dev_run", self.fast_dev_run, 0)
+        check_count("seed", self.seed, 0, is_optional=True)
         if self.seed is not None and self.seed >= 2**64:
             raise ValueError(f"seed must be below 2**64, or None; got {self.seed!r}")
         for name in ("max_seconds", "clip_value"):
@@ -289,15 +297,6 @@ def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, float) else value
 
 
-def _check_count(name: str, value: Any, least: int, *, is_optional: bool = False) -> None:
-    if value is None and is_optional:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        allowed = "a positive int" if least == 1 else f"an int of at least {least}"
-        allowed += ", or None" if is_optional else ""
-        raise ValueError(f"{name} must be {allowed}, got {value!r}")
-
-
 def _check_number(
     name: str,
     value: Any,
@@ -327,7 +326,7 @@ def _check_batches(name: str, value: Any) -> None:
         return
     if isinstance(value, (float, bool)):
         raise ValueError(f"{name} must be an int, a float in (0, 1] or None, got {value!r}")
-    _check_count(name, value, 1, is_optional=True)
+    check_count(name, value, 1, is_optional=True)
 
 
 def _is_json(path: Path) -> bool:

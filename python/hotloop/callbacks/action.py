@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from hotloop.argument import check_count
+
 __all__ = ["Accumulate", "Action", "KeepWeights", "RestoreWeights", "Stop", "Validate"]
 
 
@@ -41,8 +43,7 @@ class Accumulate:
     batches: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.batches, int) or self.batches < 1:
-            raise ValueError(f"batches must be a positive int, got {self.batches!r}")
+        check_count("batches", self.batches)
 
 
 @dataclass(frozen=True)

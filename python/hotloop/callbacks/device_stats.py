@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from hotloop.argument import check_count
 from hotloop.callbacks.callback import Callback, TrainState
 
 __all__ = ["DeviceStats"]
@@ -42,8 +43,7 @@ class DeviceStats(Callback):
         *,
         log: Callable[[Mapping[str, float], int], None] | None = None,
     ) -> None:
-        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
-            raise ValueError(f"every must be a positive int, got {every!r}")
+        check_count("every", every)
         self.values: dict[str, float] = {}
         self._every = every
         self._log = log

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from hotloop.argument import check_count
 from hotloop.callbacks.action import Action, KeepWeights, RestoreWeights, Stop
 from hotloop.callbacks.callback import Actions, Callback, TrainState
 from hotloop.errors import unknown_name
@@ -61,12 +62,10 @@ class EarlyStopping(Callback):
     ) -> None:
         if mode not in ("min", "max"):
             raise ValueError(unknown_name("mode", str(mode), ("min", "max")))
-        if not isinstance(patience, int) or patience < 1:
-            raise ValueError(f"patience must be a positive int, got {patience!r}")
+        check_count("patience", patience)
         if not 0 <= min_delta < math.inf:
             raise ValueError(f"min_delta must be at least 0 and finite, got {min_delta!r}")
-        if not isinstance(min_epochs, int) or min_epochs < 0:
-            raise ValueError(f"min_epochs must be an int of at least 0, got {min_epochs!r}")
+        check_count("min_epochs", min_epochs, 0)
         self.metric = metric
         self.best: float | None = None
         self.best_step = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from hotloop.argument import check_count
 from hotloop.callbacks.callback import Callback, TrainState
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ class LearningRateMonitor(Callback):
         every: int = 1,
         log: Callable[[Mapping[str, float], int], None] | None = None,
     ) -> None:
-        if not isinstance(every, int) or every < 1:
-            raise ValueError(f"every must be a positive int, got {every!r}")
+        check_count("every", every)
         self._optimizer = optimizer
         self._field = field
         self._every = every

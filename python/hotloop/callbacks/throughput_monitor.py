@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 
+from hotloop.argument import check_count
 from hotloop.callbacks.callback import Callback, TrainState
 
 __all__ = ["ThroughputMonitor"]
@@ -50,8 +51,7 @@ class ThroughputMonitor(Callback):
         every: int = 50,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
-            raise ValueError(f"every must be a positive int, got {every!r}")
+        check_count("every", every)
         for name, value in (
             ("tokens_per_sample", tokens_per_sample),
             ("flops_per_sample", flops_per_sample),

@@ -123,13 +123,13 @@ class Timer(Callback):
 
 def _seconds(limit: float | str) -> float:
     if isinstance(limit, str):
-        cadence = Cadence.parse(limit)
-        if cadence.unit not in ("seconds", "minutes"):
+        seconds = Cadence.parse(limit).seconds
+        if seconds is None:
             raise ValueError(
                 "max_seconds must be a number of seconds or a text such as '30 seconds' or "
                 f"'10 minutes', got {limit!r}"
             )
-        return cadence.amount * (60 if cadence.unit == "minutes" else 1)
+        return seconds
     is_number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
     if not is_number or not 0 < limit < math.inf:
         raise ValueError(f"max_seconds must be above 0 and finite, a text, or None; got {limit!r}")

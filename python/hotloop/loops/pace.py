@@ -49,8 +49,8 @@ class Pace:
                     "use steps or minutes"
                 )
             self._updates = max(1, round(cadence.amount * steps_per_epoch))
-        else:
-            self._seconds = cadence.amount * (60 if cadence.unit == "minutes" else 1)
+        elif cadence.seconds is not None:
+            self._seconds = cadence.seconds
 
     @property
     def is_of_updates(self) -> bool:

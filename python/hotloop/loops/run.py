@@ -87,11 +87,6 @@ class Run:
         self._grad_norms = NumberMean()
 
     @property
-    def stop_reason(self) -> str | None:
-        """Why a callback ended the run; None while it goes on."""
-        return self.history.stop_reason
-
-    @property
     def is_complete(self) -> bool:
         """Whether the run has had all its updates or epochs."""
         return self.step >= self._max_steps or self.epoch >= self._max_epochs

@@ -205,7 +205,6 @@ class Trainer:
         if self.train_loader is None:
             raise ValueError("train needs a train_loader, which is None")
         run, config = self._run, self.config
-        self.history.stop_reason = None
         if run.is_complete:
             raise ValueError(
                 f"the run is over, at epoch {run.epoch} and step {run.step}; make a new Trainer to "

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import torch
 from torch import Tensor
 
-__all__ = ["at_least_float32", "check_indices", "check_number"]
-
-
-def check_number(name: str, value: Any, low: float, high: float = math.inf) -> None:
-    """Raise ValueError if a value is not a finite number from `low` to `high`."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not low <= value <= high:
-        limits = f"of at least {low}" if high == math.inf else f"in [{low}, {high}]"
-        raise ValueError(f"{name} must be a finite number {limits}, got {value!r}")
+__all__ = ["at_least_float32", "check_indices"]
 
 
 def check_indices(target: Tensor) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from hotloop.losses.argument import at_least_float32, check_indices, check_number
+from hotloop.argument import check_number
+from hotloop.losses.argument import at_least_float32, check_indices
 from hotloop.losses.loss_sum import LossSum
 from hotloop.losses.reduction import check_reduction, reduce_losses
 

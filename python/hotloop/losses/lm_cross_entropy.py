@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from hotloop.losses.argument import at_least_float32, check_indices, check_number
+from hotloop.argument import check_number
+from hotloop.losses.argument import at_least_float32, check_indices
 from hotloop.losses.loss_sum import LossSum
 from hotloop.losses.reduction import REDUCTIONS, check_reduction, reduce_losses
 

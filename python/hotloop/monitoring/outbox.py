@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from hotloop.argument import check_count
 from hotloop.monitoring.redaction import redact
 from hotloop.monitoring.tracker import Tracker, check_status
 
@@ -49,8 +50,7 @@ class Outbox:
     """
 
     def __init__(self, tracker: Tracker, capacity: int = 1000) -> None:
-        if not isinstance(capacity, int) or capacity < 1:
-            raise ValueError(f"capacity must be a positive int, got {capacity!r}")
+        check_count("capacity", capacity)
         self._tracker = tracker
         self._capacity = capacity
         self._queue: _Queue | None = None

@@ -6,6 +6,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from hotloop.argument import check_count
+
 __all__ = ["Throughput", "transformer_flops_per_token"]
 
 
@@ -39,8 +41,7 @@ class Throughput:
         peak_flops: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        if not isinstance(window, int) or window < 1:
-            raise ValueError(f"window must be a positive int, got {window!r}")
+        check_count("window", window)
         for name, value in (("flops_per_sample", flops_per_sample), ("peak_flops", peak_flops)):
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0 or None, got {value!r}")

@@ -12,6 +12,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from hotloop.argument import check_count
+
 __all__ = ["ActivationCheckpoints", "checkpoint_activations"]
 
 
@@ -79,8 +81,7 @@ def checkpoint_activations(
     Raises:
         ValueError: If the model has no such block, or `every` is not a positive int.
     """
-    if not isinstance(every, int) or every < 1:
-        raise ValueError(f"every must be a positive int, got {every!r}")
+    check_count("every", every)
     found = {name: module for name, module in model.named_modules() if isinstance(module, blocks)}
     if not found:
         wanted = blocks if isinstance(blocks, tuple) else (blocks,)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from hotloop.argument import check_number
 from hotloop.schedulers.length import POSITIVE_LENGTH, Length
-from hotloop.schedulers.schedule import Schedule, check_choice, check_number
+from hotloop.schedulers.schedule import Schedule, check_choice
 
 __all__ = ["Cyclic"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hotloop.schedulers.schedule import Schedule, check_number
+from hotloop.argument import check_number
+from hotloop.schedulers.schedule import Schedule
 
 __all__ = ["Exponential"]
 

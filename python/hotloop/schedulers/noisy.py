@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hotloop.schedulers.schedule import Schedule, check_number
+from hotloop.argument import check_number
+from hotloop.schedulers.schedule import Schedule
 
 __all__ = ["Noisy"]
 

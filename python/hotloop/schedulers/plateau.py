@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hotloop.schedulers.schedule import check_choice, check_number
+from hotloop.argument import check_number
+from hotloop.schedulers.schedule import check_choice
 
 __all__ = ["ReduceOnPlateau"]
 

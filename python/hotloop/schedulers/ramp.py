@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from hotloop.argument import check_number
 from hotloop.schedulers.length import LENGTH, Length
-from hotloop.schedulers.schedule import Schedule, check_number
+from hotloop.schedulers.schedule import Schedule
 
 __all__ = ["Cosine", "Linear", "Polynomial"]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
+from hotloop.argument import check_number
 from hotloop.errors import unknown_name
 from hotloop.schedulers.length import (
     LENGTH,
@@ -395,14 +396,6 @@ def find(name: str) -> type[Schedule]:
         if known.replace("_", "") == wanted:
             return cls
     raise ValueError(unknown_name("schedule", name, _CLASSES))
-
-
-def check_number(name: str, value: Any, low: float, high: float = math.inf) -> None:
-    """Raise ValueError if a value is not a finite number from `low` to `high`."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not low <= value <= high:
-        limits = f"of at least {low}" if high == math.inf else f"in [{low}, {high}]"
-        raise ValueError(f"{name} must be a finite number {limits}, got {value!r}")
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:

@@ -6,8 +6,9 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Any
 
+from hotloop.argument import check_number
 from hotloop.schedulers.length import LENGTH, POSITIVE_LENGTH, Length
-from hotloop.schedulers.schedule import Schedule, check_number
+from hotloop.schedulers.schedule import Schedule
 
 __all__ = ["MultiStep", "Step"]
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hotloop.schedulers.schedule import Schedule, check_choice, check_number
+from hotloop.argument import check_number
+from hotloop.schedulers.schedule import Schedule, check_choice
 
 __all__ = ["Lambda", "Piecewise", "Table"]
 

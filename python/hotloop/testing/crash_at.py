@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from hotloop.argument import check_count
 from hotloop.callbacks import Callback, TrainState
 
 __all__ = ["CrashAt", "InjectedError"]
@@ -26,8 +27,7 @@ class CrashAt(Callback):
     """
 
     def __init__(self, step: int, exit: bool = False) -> None:
-        if not isinstance(step, int) or isinstance(step, bool) or step < 1:
-            raise ValueError(f"step must be a positive int, got {step!r}")
+        check_count("step", step)
         self._step = step
         self._exit = exit
 

@@ -12,6 +12,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from hotloop.argument import check_count
+
 __all__ = ["RankError", "run_ranks"]
 
 #: Seconds that the others have, once a rank has failed, to fail as well and say why.
@@ -52,8 +54,7 @@ def run_ranks(ranks: int, function: Callable[[int], Any], timeout: float = 60.0)
             ran were killed.
         ValueError: If `ranks` or `timeout` is out of range.
     """
-    if not isinstance(ranks, int) or isinstance(ranks, bool) or ranks < 1:
-        raise ValueError(f"ranks must be a positive int, got {ranks!r}")
+    check_count("ranks", ranks)
     if not timeout > 0:
         raise ValueError(f"timeout must be above 0, got {timeout!r}")
     context = multiprocessing.get_context("spawn")
