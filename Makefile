@@ -8,7 +8,7 @@ PIP := $(PYTHON) -m pip install --disable-pip-version-check --quiet --quiet
 INSTALLED := $(VENV)/.installed
 CLIENTS := $(VENV)/.clients
 
-.PHONY: train test test-fuzz test-soak test-clients check bench build clean
+.PHONY: train test test-fuzz test-soak test-faults test-clients check bench build clean
 
 train: build
 	$(PYTHON) examples/python/digits.py
@@ -21,6 +21,9 @@ test-fuzz: build
 
 test-soak: build
 	$(PYTHON) tools/suite.py -m soak
+
+test-faults: build
+	$(PYTHON) tools/suite.py -m faults tests/integration/faults
 
 test-clients: $(CLIENTS) build
 	$(PYTHON) tools/suite.py tests/clients

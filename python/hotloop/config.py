@@ -26,7 +26,7 @@ _UNITS = {
     "minutes": "minutes",
 }
 _PRECISIONS = ("fp32", "bf16", "fp16", "auto")
-_NONFINITE = ("raise", "skip")
+_NONFINITE = ("raise", "skip", "rollback")
 _MODES = ("min", "max")
 
 
@@ -121,13 +121,16 @@ class TrainingConfig:
         nonfinite: What a loss or gradient that is not finite does. "raise": a measured
             gradient norm stops the run at once, and otherwise the mean loss of a logging
             window does. "skip": the update is left out and counted; that reads the loss and
-            the norm at each update.
+            the norm at each update. "rollback": the run goes back to its newest good
+            checkpoint, and on without the batches of that update; it reads as "skip" does.
+            With a loss scaler an overflow leaves out the update in each case.
+        max_rollbacks: How many times the run may go back; one more is an error.
         early_stopping: Validations without improvement that end the run; None for never.
         monitor: The value that early stopping watches, "val_loss" or another.
         monitor_mode: "min" or "max": which values of `monitor` are better.
         log_every: Cadence of logging windows.
         validate_every: Cadence of validations; None for none.
-        save_every: Cadence of the trainer's `save`; None for none.
+        save_every: Cadence of the trainer's `checkpoints`; None for each epoch.
         seed: Seeds Python's, NumPy's and torch's generators at the start; None does not.
         device: Where the model and its batches are moved; None for where the model is.
         deterministic: Whether torch must use deterministic algorithms during the run; None
@@ -162,6 +165,7 @@ class TrainingConfig:
     precision: str = "fp32"
     average_decay: float | None = None
     nonfinite: str = "raise"
+    max_rollbacks: int = 3
     early_stopping: int | None = None
     monitor: str = "val_loss"
     monitor_mode: str = "min"
@@ -185,6 +189,7 @@ class TrainingConfig:
         for name in ("batch_size", "accumulate"):
             check_count(name, getattr(self, name), 1)
         check_count("fast_dev_run", self.fast_dev_run, 0)
+        check_count("max_rollbacks", self.max_rollbacks, 0)
         check_count("seed", self.seed, 0, is_optional=True)
         if self.seed is not None and self.seed >= 2**64:
             raise ValueError(f"seed must be below 2**64, or None; got {self.seed!r}")

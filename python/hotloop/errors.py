@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 __all__ = [
     "BackendError",
+    "CheckpointError",
+    "CorruptCheckpointError",
     "EmptyMetricError",
     "HotloopError",
     "NonFiniteError",
@@ -19,6 +21,14 @@ class HotloopError(Exception):
 
 class BackendError(HotloopError):
     """The backend that was asked for cannot be used, and falling back is not allowed."""
+
+
+class CheckpointError(HotloopError):
+    """A checkpoint cannot be saved or loaded."""
+
+
+class CorruptCheckpointError(CheckpointError):
+    """The files of a checkpoint are not what was saved, or were never a checkpoint's."""
 
 
 class EmptyMetricError(HotloopError):

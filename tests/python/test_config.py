@@ -39,6 +39,7 @@ OTHERS: dict[str, Any] = {
     "precision": "bf16",
     "average_decay": 0.99,
     "nonfinite": "skip",
+    "max_rollbacks": 0,
     "early_stopping": 2,
     "monitor": "train_loss",
     "monitor_mode": "max",
@@ -65,6 +66,7 @@ COUNTS = {
     "batch_size": (1, POSITIVE_INT),
     "accumulate": (1, POSITIVE_INT),
     "fast_dev_run": (0, "an int of at least 0"),
+    "max_rollbacks": (0, "an int of at least 0"),
     "seed": (0, "an int of at least 0, or None"),
 }
 # Name: whether 0 is in its range, and inf; what is allowed.
@@ -81,7 +83,7 @@ BATCHES = ["overfit_batches", "limit_train_batches", "limit_val_batches", "limit
 CADENCES = ["log_every", "validate_every", "save_every"]
 CHOICES = {
     "precision": (["auto", "bf16", "fp16", "fp32"], "fp3", "fp32"),
-    "nonfinite": (["raise", "skip"], "skips", "skip"),
+    "nonfinite": (["raise", "rollback", "skip"], "skips", "skip"),
     "monitor_mode": (["max", "min"], "maxi", "max"),
 }
 KINDS: dict[str, tuple[str, list[Any]]] = {

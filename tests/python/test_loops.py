@@ -7,7 +7,7 @@ import itertools
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -605,7 +605,7 @@ class Watch(Observer):
     def before_batch(self) -> None:
         self.events.append("before")
 
-    def after_batch(self, result: StepResult) -> None:
+    def after_batch(self, result: StepResult, window: Window) -> None:
         self.events.append("after")
         self.results.append(result)
 
@@ -860,6 +860,12 @@ class MeanPrediction:
 
     def reset(self) -> None:
         self.sum, self.count = 0.0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sum": self.sum, "count": self.count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.sum, self.count = state["sum"], state["count"]
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import re
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hotloop.errors import EmptyMetricError
 from hotloop.loops import (
@@ -15,7 +17,8 @@ from hotloop.loops import (
 )
 from hotloop.loops.measurement import Measurement, NumberMean, RunningLoss
 from hotloop.metrics import Accuracy
-from hotloop.testing import ScriptedMetric
+from hotloop.testing import ScriptedMetric, differences
+from hotloop.testing.state_roundtrip import saved_and_loaded
 
 
 def test_mean_of_numbers() -> None:
@@ -89,20 +92,44 @@ def test_the_mean_of_nothing_counts_for_nothing(nothing: Any) -> None:
     assert math.isnan(running.mean())
 
 
-def test_a_running_loss_goes_on_from_its_state() -> None:
-    first = RunningLoss()
-    first.add(scalars(1, 2), [1, 1])
-    first.window()
-    first.add(scalars(6), [2])
-    state = first.state_dict()
-    assert state == {"epoch": [15.0, 4.0], "window": [12.0, 2.0]}
-    second = RunningLoss()
+@pytest.mark.parametrize("counts", ["numbers", "tensors", "mixed"])
+@pytest.mark.parametrize("split", [0, 1, 200, 256, 300])
+def test_a_running_loss_goes_on_from_its_state_bit_for_bit(split: int, counts: str) -> None:
+    losses = torch.rand(400).unbind()
+    weights: list[Any] = [index % 5 + 0.5 for index in range(400)]
+    if counts != "numbers":
+        step = 1 if counts == "tensors" else 3
+        for index in range(0, 400, step):
+            weights[index] = torch.tensor(weights[index])
+    first, second = RunningLoss(), RunningLoss()
+    first.add(scalars(3), [2])
+    first.restart()
     second.add(scalars(99), [99])
+    second.window()
+    second.add(scalars(98), [98])
+    for index in range(split):
+        first.add(losses[index : index + 1], weights[index : index + 1])
+    state = saved_and_loaded(first.state_dict())
     second.load_state_dict(state)
+    before = copy.deepcopy(state)
     for running in (first, second):
-        running.add(scalars(0), [2])
-        assert (running.window(), running.mean()) == (3, 2.5)
-    assert state == {"epoch": [15.0, 4.0], "window": [12.0, 2.0]}
+        for index in range(split, 400):
+            running.add(losses[index : index + 1], weights[index : index + 1])
+    assert second.mean() == first.mean()
+    assert second.window() == first.window()
+    assert differences(before, state) == []
+
+
+def test_the_state_of_a_running_loss() -> None:
+    running = RunningLoss()
+    running.add(scalars(1, 2), [1, 1])
+    running.window()
+    running.add(scalars(6, 7), [2, 3])
+    state = running.state_dict()
+    assert torch.equal(state.pop("losses"), torch.tensor([6.0, 7.0]))
+    assert state == {"counts": [2, 3], "sums": None, "epoch": [3.0, 2.0], "window": [0.0, 0.0]}
+    # Taking it changes nothing.
+    assert running.window() == (6 * 2 + 7 * 3) / 5
 
 
 def result_of(samples: int, preds: Any = None) -> StepResult:
@@ -143,20 +170,122 @@ def test_measurements_that_cannot_be() -> None:
 
 
 def test_a_measurement_goes_on_from_its_state() -> None:
-    first = Measurement()
-    first.update(result_of(3))
+    first = Measurement({"score": ScriptedMetric([0.5, 0.75]), "accuracy": Accuracy()})
+    first.update(result_of(3, torch.ones(3, 2)))
     first.loss.add(scalars(2), [3])
     first.grad_norm.add(0.5)
     first.skipped = 1
+    assert first.compute()["score"] == 0.5
     state = first.state_dict()
-    assert state == {
-        "loss": {"epoch": [6.0, 3.0], "window": [6.0, 3.0]},
+    assert {name: state[name] for name in state if name != "loss"} == {
         "grad_norm": [0.5, 1],
         "samples": 3,
         "skipped": 1,
+        "metrics": {
+            "score": {"batches": 1, "resets": 1, "computed": 1},
+            "accuracy": {"correct": 3, "count": 3},
+        },
     }
-    second = Measurement()
-    second.update(result_of(9))
+    second = Measurement({"accuracy": Accuracy(), "score": ScriptedMetric([0.5, 0.75])})
+    second.update(result_of(9, torch.eye(9)))
+    second.loss.add(scalars(7), [9])
+    second.load_state_dict(saved_and_loaded(state))
+    assert differences(state, second.state_dict()) == []
+    for measurement in (first, second):
+        measurement.update(result_of(1, torch.tensor([[0.0, 1.0]])))
+        measurement.loss.add(scalars(6), [1])
+        assert measurement.samples == 4
+        assert measurement.compute() == {"loss": 3, "score": 0.75, "accuracy": 0.75}
+
+
+@pytest.mark.parametrize("others", [("score",), (), ("accuracy", "score")])
+def test_a_state_of_other_metrics_changes_nothing(others: tuple[str, ...]) -> None:
+    measurement = Measurement({"accuracy": Accuracy()})
+    measurement.update(result_of(3, torch.ones(3, 2)))
+    before = measurement.state_dict()
+    other = Measurement({name: ScriptedMetric([]) for name in others}).state_dict()
+    message = (
+        f"the state has the metrics {list(others)}, and there are ['accuracy']; pass the same "
+        "metrics as in the saved run"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        measurement.load_state_dict(other)
+    assert differences(before, measurement.state_dict()) == []
+
+
+class Stateless:
+    """A metric without a state to give."""
+
+    def update(self, preds: Tensor, target: Tensor) -> None: ...
+
+    def reset(self) -> None: ...
+
+    def compute(self) -> float:
+        return 1.0
+
+
+@pytest.mark.parametrize("missing", ["state_dict", "load_state_dict", "both"])
+def test_a_metric_without_a_state_is_named(missing: str) -> None:
+    metric: Any = Stateless()
+    if missing != "both":
+        other = {"state_dict": "load_state_dict", "load_state_dict": "state_dict"}[missing]
+        setattr(metric, other, lambda: {})
+    measurement = Measurement({"good": Accuracy(), "bad": metric})
+    message = (
+        r"metric 'bad' cannot be saved: Stateless needs the methods state_dict\(\) and "
+        r"load_state_dict\(state\)"
+    )
+    with pytest.raises(TypeError, match=message):
+        measurement.state_dict()
+
+
+class Summed(nn.Module):
+    """Like a metric of torchmetrics.
+
+    Its state_dict is empty, it counts in place, and it keeps what it has computed.
+    """
+
+    def __init__(self, inner: Summed | None = None) -> None:
+        super().__init__()
+        self.device = torch.device("cpu")
+        self.inner = inner
+        self.total, self.seen = torch.tensor(0.0), list[Tensor]()
+        self.computed: float | None = None
+
+    @property
+    def metric_state(self) -> dict[str, Any]:
+        return {"total": self.total, "seen": self.seen}
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        self.computed = None
+        self.total += preds.sum()
+        self.seen.append(preds.amax())
+        if self.inner is not None:
+            self.inner.update(preds * 10, target)
+
+    def compute(self) -> float:
+        if self.computed is None:
+            inner = 0 if self.inner is None else self.inner.compute()
+            self.computed = float(self.total + torch.stack(self.seen).sum()) + inner
+        return self.computed
+
+    def reset(self) -> None:
+        self.total, self.seen, self.computed = torch.tensor(0.0), [], None
+        if self.inner is not None:
+            self.inner.reset()
+
+
+def test_metrics_like_those_of_torchmetrics_go_on_from_their_state() -> None:
+    first, second = (Measurement({"sum": Summed(Summed())}) for _ in range(2))
+    first.update(result_of(2, torch.tensor([[1.0, 2.0]])))
+    state = saved_and_loaded(first.state_dict())
+    assert list(state["metrics"]["sum"]) == ["", "inner"]
+    before = copy.deepcopy(state)
+    second.update(result_of(2, torch.tensor([[50.0, 60.0]])))
+    assert second.compute()["sum"] == 11 * (50 + 60 + 60)
     second.load_state_dict(state)
-    assert second.state_dict() == state
-    assert second.compute() == {"loss": 2}
+    assert second.compute()["sum"] == 11 * (1 + 2 + 2)
+    for measurement in (first, second):
+        measurement.update(result_of(2, torch.tensor([[3.0, 4.0]])))
+        assert measurement.compute()["sum"] == 11 * (1 + 2 + 3 + 4 + 2 + 4)
+    assert differences(before, state) == []

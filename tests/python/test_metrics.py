@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from hotloop import EmptyMetricError
 from hotloop.metrics import Accuracy, Mean
+from hotloop.testing import assert_state_roundtrip
 
 
 @given(
@@ -51,3 +53,37 @@ def test_mean_is_weighted_in_float64() -> None:
 def test_mean_needs_a_value() -> None:
     with pytest.raises(EmptyMetricError, match="Mean has counted no value"):
         Mean().compute()
+
+
+def counted(metric: Any, *batches: int) -> Any:
+    """Return a metric that has counted batches, which are alike for both."""
+    for seed in batches:
+        generator = torch.Generator().manual_seed(seed)
+        preds = torch.rand(5, 3, generator=generator)
+        if isinstance(metric, Mean):
+            metric.update(preds.sum(), seed)
+        else:
+            metric.update(preds, torch.randint(0, 3, (5,), generator=generator))
+    return metric
+
+
+@pytest.mark.parametrize("kind", [Accuracy, Mean])
+@pytest.mark.parametrize("had", [(), (1,), (1, 2, 3)])
+def test_a_metric_goes_on_from_its_state(kind: Any, had: tuple[int, ...]) -> None:
+    first, second = counted(kind(), *had), counted(kind(), 7)
+    assert_state_roundtrip(first, second)
+    for metric in (first, second):
+        counted(metric, 4, 5)
+    whole = counted(kind(), *had, 4, 5)
+    assert first.compute() == second.compute() == whole.compute()
+
+
+def test_the_states_hold_numbers() -> None:
+    accuracy = Accuracy()
+    accuracy.update(torch.eye(3), torch.tensor([0, 1, 0]))
+    assert accuracy.state_dict() == {"correct": 2, "count": 3}
+    assert type(accuracy.state_dict()["correct"]) is int
+    mean = Mean()
+    mean.update(torch.tensor(0.5), 3)
+    assert mean.state_dict() == {"sum": 1.5, "weight": 3}
+    assert type(mean.state_dict()["sum"]) is float

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hotloop.config import Cadence
-from hotloop.loops.pace import Pace
+from hotloop.callbacks.pace import Pace
 from hotloop.testing import FakeClock
 
 

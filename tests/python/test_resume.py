@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import pytest
 from torch import nn
 
-from hotloop.callbacks import EarlyStopping, Stop
+from hotloop.callbacks import Checkpointing, EarlyStopping, Stop
 from hotloop.config import TrainingConfig
 from hotloop.loops import Trainer
 from hotloop.monitoring import JsonlTracker
-from hotloop.testing import RecordingCallback, TinyModel, assert_resume_exact
+from hotloop.testing import FakeCheckpoints, RecordingCallback, TinyModel, assert_resume_exact
 
 
 def make(batches: int = 3, val_loader: Any = None, **arguments: Any) -> Trainer:
@@ -42,10 +41,10 @@ def test_a_run_goes_on_behind_the_batches_before_a_stop() -> None:
 
 
 def test_a_run_goes_on_from_a_save_after_the_last_update_of_an_epoch() -> None:
-    saved: list[dict[str, Any]] = []
-    make(save_every="3 steps", save=lambda state: saved.append(copy.deepcopy(state))).train()
-    trainer = make()
-    trainer.load_state_dict(saved[0])
+    checkpoints = FakeCheckpoints()
+    make(callbacks=[Checkpointing(checkpoints, 3)]).train()
+    trainer = make(callbacks=[Checkpointing(FakeCheckpoints())])
+    trainer.load_state_dict(checkpoints.states[0])
     trainer.train()
     assert trainer.state_dict()["progress"]["step"] == 6
 
@@ -115,14 +114,13 @@ def test_a_run_goes_on_with_the_batches_of_an_update_that_failed() -> None:
 
 def test_a_resumed_run_goes_on_in_its_trackers_file(tmp_path: Path) -> None:
     path = tmp_path / "values.jsonl"
-    saved: list[dict[str, Any]] = []
+    checkpoints = FakeCheckpoints()
 
     def run(steps: int, state: dict[str, Any] | None = None) -> None:
         trainer = make(
             epochs=None,
             max_steps=steps,
-            save_every="2 steps",
-            save=lambda state: saved.append(copy.deepcopy(state)),
+            callbacks=[Checkpointing(checkpoints, 2)],
             log_every=1,
             trackers=[JsonlTracker(path)],
             run_id="a",
@@ -132,6 +130,6 @@ def test_a_resumed_run_goes_on_in_its_trackers_file(tmp_path: Path) -> None:
         trainer.train()
 
     run(3)
-    run(6, saved[0])
+    run(6, checkpoints.states[0])
     steps = [step for step, values in JsonlTracker.read(path) if "loss" in values]
     assert steps == [1, 2, 3, 4, 5, 6]

@@ -156,6 +156,16 @@ def test_metric_reads_its_script_to_the_end() -> None:
         metric.compute()
 
 
+def test_metric_goes_on_in_its_script() -> None:
+    metric = ScriptedMetric([0.5, 0.25])
+    metric.reset()
+    metric.update(torch.ones(1), torch.ones(1))
+    assert metric.compute() == 0.5
+    other = ScriptedMetric([0.5, 0.25])
+    assert_state_roundtrip(metric, other)
+    assert (other.batches, other.resets, other.compute()) == (1, 1, 0.25)
+
+
 def test_early_stopping_follows_a_script() -> None:
     batches = TinyModel().batches(2)
     trainer = make_trainer(

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from hotloop.callbacks import (
     Accumulate,
     Callback,
+    Checkpointing,
     EarlyStopping,
     LearningRateMonitor,
     ProgressBar,
@@ -41,7 +42,7 @@ from hotloop.schedulers import (
     Warmup,
     as_lr_scheduler,
 )
-from hotloop.testing import FakeClock, RecordingCallback, differences
+from hotloop.testing import FakeCheckpoints, FakeClock, RecordingCallback, differences
 
 
 def make_model() -> nn.Module:
@@ -447,21 +448,20 @@ def test_cadences(cadence: Any, steps: list[int]) -> None:
         def on_batch_begin(self, state: TrainState) -> None:
             seconds[0] += 10
 
-    saved: list[int] = []
+    checkpoints = FakeCheckpoints()
+    saving = Checkpointing(checkpoints, cadence, at_end=False, clock=lambda: seconds[0])
     trainer = make_trainer(
         train_loader=make_batches(*[3] * 5),
         val_loader=make_batches(4),
         validate_every=cadence,
-        save_every=cadence,
-        save=lambda state: saved.append(state["progress"]["step"]),
-        callbacks=[Slow()],
+        callbacks=[Slow(), saving],
         clock=lambda: seconds[0],
     )
     history = trainer.train()
     validated = [step for step, _ in history.history("val_loss")] if steps else []
     assert ("val_loss" in history) == bool(steps)
     assert validated == steps
-    assert saved == steps
+    assert [manifest.step for manifest in checkpoints.manifests] == steps
 
 
 def test_windows_are_logged_and_read_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -670,9 +670,7 @@ def test_a_failed_run_keeps_its_last_weights() -> None:
 
 
 def test_a_trainer_goes_on_from_a_state() -> None:
-    states: dict[int, Any] = {}
-
-    def make() -> Trainer:
+    def make(checkpoints: FakeCheckpoints) -> Trainer:
         model = nn.Linear(3, 4)
         nn.init.ones_(model.weight)
         nn.init.zeros_(model.bias)
@@ -685,22 +683,21 @@ def test_a_trainer_goes_on_from_a_state() -> None:
             average=WeightAverage(model, 0.9),
             val_loader=make_batches(4),
             validate_every=2,
-            save_every=1,
-            save=lambda state: states.setdefault(state["progress"]["step"], copy.deepcopy(state)),
-            callbacks=[EarlyStopping(patience=99)],
+            callbacks=[EarlyStopping(patience=99), Checkpointing(checkpoints, 1, at_end=False)],
         )
 
-    whole = make()
+    checkpoints = FakeCheckpoints()
+    whole = make(checkpoints)
     expected = whole.train()
+    states = {each.step: state for each, state in zip(checkpoints.manifests, checkpoints.states)}
     assert sorted(states) == list(range(1, 13))
     final = whole.state_dict()
     for split in range(1, 12):
-        second = make()
+        second = make(FakeCheckpoints())
         second.load_state_dict(states[split])
         history = second.train()
         state = second.state_dict()
-        for name in final.keys() - {"history", "progress"}:
-            assert differences(state[name], final[name]) == []
+        assert differences(state, final, ignored=("seconds", "samples_per_second")) == []
         assert history["val_loss"] == expected["val_loss"]
     first = whole
     state = first.state_dict()
@@ -733,7 +730,7 @@ def test_predictions_follow_the_batches() -> None:
 
 
 def test_parts_that_do_not_fit() -> None:
-    with pytest.raises(ValueError, match="save_every='1 epoch' needs save"):
+    with pytest.raises(ValueError, match="save_every='1 epoch' needs checkpoints"):
         make_trainer(save_every="1 epoch")
     with pytest.raises(ValueError, match="pass it or loss, not both"):
         make_trainer(step_fn=lambda model, batch: batch)
@@ -904,7 +901,7 @@ def test_a_resumed_run_has_the_accumulation_that_was_asked_for() -> None:
 
 
 def test_a_resumed_epoch_knows_that_it_was_validated() -> None:
-    states: list[dict[str, Any]] = []
+    checkpoints = FakeCheckpoints()
 
     def make() -> Trainer:
         model = make_model()
@@ -916,15 +913,14 @@ def test_a_resumed_epoch_knows_that_it_was_validated() -> None:
             val_loader=make_batches(4),
             scheduler=Scheduler(optimizer, Constant(), plateau=plateau),
             validate_every=3,
-            save_every=3,
-            save=lambda state: states.append(copy.deepcopy(state)),
+            callbacks=[Checkpointing(checkpoints, 3)],
         )
 
     whole, second = make(), make()
     whole.train()
     # Saved after the last update of the first epoch and its validation, which the plateau, at the
     # end of the epoch, has not seen yet.
-    second.load_state_dict(states[0])
+    second.load_state_dict(checkpoints.states[0])
     second.train()
     rates = [trainer.optimizer.param_groups[0]["lr"] for trainer in (whole, second)]
     assert rates == [0.05, 0.05]

@@ -5,11 +5,13 @@ from hotloop.callbacks.action import (
     Action,
     KeepWeights,
     RestoreWeights,
+    Save,
     Stop,
     Validate,
 )
 from hotloop.callbacks.callback import Actions, Callback, TrainState
 from hotloop.callbacks.callbacks import Callbacks
+from hotloop.callbacks.checkpointing import Checkpointing
 from hotloop.callbacks.device_stats import DeviceStats
 from hotloop.callbacks.early_stopping import EarlyStopping
 from hotloop.callbacks.gradient_accumulation_schedule import GradientAccumulationSchedule
@@ -27,6 +29,7 @@ __all__ = [
     "Actions",
     "Callback",
     "Callbacks",
+    "Checkpointing",
     "DeviceStats",
     "EarlyStopping",
     "GradientAccumulationSchedule",
@@ -37,6 +40,7 @@ __all__ = [
     "PlotCurves",
     "ProgressBar",
     "RestoreWeights",
+    "Save",
     "Stop",
     "SummaryRow",
     "ThroughputMonitor",

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from hotloop.argument import check_count
 
-__all__ = ["Accumulate", "Action", "KeepWeights", "RestoreWeights", "Stop", "Validate"]
+__all__ = ["Accumulate", "Action", "KeepWeights", "RestoreWeights", "Save", "Stop", "Validate"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,11 @@ class Stop:
 @dataclass(frozen=True)
 class Validate:
     """Asks for a validation after the current update."""
+
+
+@dataclass(frozen=True)
+class Save:
+    """Asks for a checkpoint after the current update and the validation that is due with it."""
 
 
 @dataclass(frozen=True)
@@ -58,4 +63,4 @@ class RestoreWeights:
 
 #: What a hook may return. The loop applies the actions of a hook once all callbacks have run,
 #: in the order of these classes here, whatever the order of the callbacks.
-Action: TypeAlias = "Accumulate | KeepWeights | RestoreWeights | Validate | Stop"
+Action: TypeAlias = "Accumulate | KeepWeights | RestoreWeights | Validate | Save | Stop"

@@ -36,6 +36,7 @@ class TrainState(NamedTuple):
             been read from the device: nobody has to do that again.
         metrics: The newest values of epochs and validations by name, such as "val_loss".
         stop_reason: Why the run ends; None while it goes on.
+        updates: Number of updates of this epoch, those that were left out among them.
     """
 
     epoch: int = 0
@@ -51,6 +52,7 @@ class TrainState(NamedTuple):
     window: Mapping[str, float] | None = None
     metrics: Mapping[str, float] = MappingProxyType({})
     stop_reason: str | None = None
+    updates: int = 0
 
 
 #: What a hook returns: an action, several, or None.

@@ -6,7 +6,15 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from hotloop.callbacks.action import Accumulate, Action, KeepWeights, RestoreWeights, Stop, Validate
+from hotloop.callbacks.action import (
+    Accumulate,
+    Action,
+    KeepWeights,
+    RestoreWeights,
+    Save,
+    Stop,
+    Validate,
+)
 from hotloop.callbacks.callback import Actions, Callback, TrainState
 
 __all__ = ["Callbacks"]
@@ -15,7 +23,7 @@ Hook: TypeAlias = "Callable[..., Actions]"
 
 _LOGGER = logging.getLogger("hotloop")
 
-_ORDER: tuple[type, ...] = (Accumulate, KeepWeights, RestoreWeights, Validate, Stop)
+_ORDER: tuple[type, ...] = (Accumulate, KeepWeights, RestoreWeights, Validate, Save, Stop)
 
 
 class Callbacks:

@@ -157,9 +157,15 @@ class EarlyStopping(Callback):
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value, its step, and how often there was none better."""
-        return {"best": self.best, "best_step": self.best_step, "bad": self.bad}
+        """Return the best value, its step, how often there was none better, and if there was any."""
+        return {
+            "best": self.best,
+            "best_step": self.best_step,
+            "bad": self.bad,
+            "has_seen": self._has_seen,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         self.best, self.best_step, self.bad = state["best"], state["best_step"], state["bad"]
+        self._has_seen = state["has_seen"]

@@ -42,10 +42,12 @@ class LogMetrics(Callback):
         self._run_id = run_id
         self._status = "finished"
         self._started: list[Outbox] = []
+        self._last = 0
 
     def on_train_begin(self, state: TrainState) -> None:
         """Start the trackers."""
         self._status = "finished"
+        self._last = 0
         for tracker in self._trackers if is_first_rank() else ():
             tracker.start(self._config, self._run_id)
             self._started.append(tracker)
@@ -67,7 +69,7 @@ class LogMetrics(Callback):
 
     def on_exception(self, state: TrainState, error: BaseException) -> None:
         """Remember how the run ended."""
-        is_interrupted = isinstance(error, KeyboardInterrupt)
+        is_interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
         self._status = "interrupted" if is_interrupted else "failed"
 
     def on_train_end(self, state: TrainState) -> None:
@@ -78,6 +80,9 @@ class LogMetrics(Callback):
             self._started.pop(0).finish(self._status)
 
     def _write(self, values: Mapping[str, float], step: int) -> None:
+        if step < self._last:
+            return  # The run went back to a checkpoint; trackers have this step already.
+        self._last = step
         for tracker in self._started:
             tracker.log(values, step)
         if self._logger is not None:

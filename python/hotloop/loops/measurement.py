@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from hotloop.loops.batch import to_device
 from hotloop.loops.training_step import StepResult
 from hotloop.metrics import Metric
 
@@ -81,13 +83,19 @@ class RunningLoss:
         self._epoch = [0.0, 0.0]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sums."""
-        self._read()
-        return {"epoch": list(self._epoch), "window": list(self._window)}
+        """Return the sums, and what has not been added up: sums depend on the order."""
+        return {
+            "losses": _packed(self._losses),
+            "counts": _packed(self._counts),
+            "sums": self._sums,
+            "epoch": list(self._epoch),
+            "window": list(self._window),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        self._losses, self._counts, self._sums = [], [], None
+        self._losses, self._counts = list(state["losses"]), list(state["counts"])
+        self._sums = state["sums"]
         self._epoch, self._window = list(state["epoch"]), list(state["window"])
 
     def _read(self) -> None:
@@ -119,6 +127,14 @@ class RunningLoss:
         self._sums = sums if self._sums is None else self._sums + sums
         self._losses.clear()
         self._counts.clear()
+
+
+def _packed(values: Sequence[Tensor | float]) -> Tensor | list[Tensor | float]:
+    """Return one tensor in place of many, which a list of it makes many again."""
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if not tensors or len(tensors) < len(values) or len({each.dtype for each in tensors}) > 1:
+        return list(values)
+    return torch.stack(tensors)
 
 
 class Measurement:
@@ -177,17 +193,62 @@ class Measurement:
         return {"loss": self.loss.mean()} | values
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all but the state of the metrics, which have none to give."""
+        """Return what was counted, not copied.
+
+        Raises:
+            TypeError: If a metric has no state to give.
+        """
         return {
             "loss": self.loss.state_dict(),
             "grad_norm": [self.grad_norm.sum, self.grad_norm.count],
             "samples": self.samples,
             "skipped": self.skipped,
+            "metrics": {name: _state_of(name, each) for name, each in self._metrics.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Go on where `state_dict` was taken.
+
+        Raises:
+            ValueError: If it has other metrics. Nothing is changed then.
+        """
+        if set(state["metrics"]) != set(self._metrics):
+            raise ValueError(
+                f"the state has the metrics {sorted(state['metrics'])}, and there are "
+                f"{sorted(self._metrics)}; pass the same metrics as in the saved run"
+            )
+        # Before anything is loaded: it resets the metrics.
         self.restart()
         self.loss.load_state_dict(state["loss"])
         self.grad_norm.sum, self.grad_norm.count = state["grad_norm"]
         self.samples, self.skipped = state["samples"], state["skipped"]
+        for name, metric in self._metrics.items():
+            _load_state(metric, state["metrics"][name])
+
+
+def _state_of(name: str, metric: Any) -> dict[str, Any]:
+    if hasattr(metric, "metric_state"):
+        # torchmetrics leaves out of its state_dict what a metric has counted.
+        return {path: dict(part.metric_state) for path, part in _parts_of(metric)}
+    if hasattr(metric, "state_dict") and hasattr(metric, "load_state_dict"):
+        return dict(metric.state_dict())
+    raise TypeError(
+        f"metric {name!r} cannot be saved: {type(metric).__name__} needs the methods state_dict() "
+        "and load_state_dict(state) of hotloop.metrics.Metric"
+    )
+
+
+def _load_state(metric: Any, state: Mapping[str, Any]) -> None:
+    if not hasattr(metric, "metric_state"):
+        metric.load_state_dict(state)
+        return
+    for path, part in _parts_of(metric):
+        for key in part.metric_state:
+            # A copy, as it counts in place.
+            value = copy.deepcopy(state[path][key])
+            setattr(part, key, to_device(value, part.device))
+
+
+def _parts_of(metric: nn.Module) -> list[tuple[str, Any]]:
+    """Return a torchmetrics metric and those that it is made of, by path."""
+    return [(path, part) for path, part in metric.named_modules() if hasattr(part, "metric_state")]

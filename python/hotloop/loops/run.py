@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from torch.optim import Optimizer
 
 from hotloop.callbacks import Action, Callbacks, Stop, TrainState
+from hotloop.callbacks.pace import Pace
 from hotloop.errors import NonFiniteError
 from hotloop.loops.history import History
 from hotloop.loops.measurement import NumberMean
-from hotloop.loops.pace import Pace
 from hotloop.loops.training_loop import Update
 
 __all__ = ["Run"]
+
+_COUNTS = ("epoch", "batch", "behind", "updates", "step", "samples", "skipped")
 
 
 class Run:
@@ -117,6 +120,7 @@ class Run:
             self._window,
             self.metrics,
             self.history.stop_reason,
+            self.updates,
         )
 
     def call(self, hook: str) -> None:
@@ -137,12 +141,31 @@ class Run:
         self.epoch += 1
         self.batch = self.updates = self.behind = 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts, and what the logging window has so far."""
+        return {
+            **{name: getattr(self, name) for name in _COUNTS},
+            "metrics": dict(self.metrics),
+            "stop_reason": self.history.stop_reason,
+            "grad_norms": [self._grad_norms.sum, self._grad_norms.count],
+            "window_skipped": self._window_began[2],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        for name in _COUNTS:
+            setattr(self, name, state[name])
+        self.metrics = dict(state["metrics"])
+        self.history.stop_reason = state["stop_reason"]
+        self._grad_norms.sum, self._grad_norms.count = state["grad_norms"]
+        self._window_began = (self._clock(), self.samples, state["window_skipped"])
+
     @contextmanager
     def active(self) -> Iterator[None]:
         """Call what belongs to the begin and the end of a run around a `with` block."""
         self._began = self._clock()
         self._log = Pace(self._log_every, self.steps_per_epoch, self._clock)
-        self._window_began = (self._began, self.samples, self.skipped)
+        self._window_began = (self._began, self.samples, self._window_began[2])
         self.history.stop_reason = None
         error: BaseException | None = None
         try:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from hotloop.callbacks import Action, Callback, Callbacks
+from hotloop.callbacks import Action, Callback, Callbacks, Save
 from hotloop.config import TrainingConfig
 from hotloop.loops.batch import first_length, to_device
 from hotloop.loops.history import History
@@ -189,4 +189,8 @@ class Steps:
 
 
 def _ignore(action: Action) -> None:
-    pass
+    if isinstance(action, Save):
+        raise TypeError(
+            "Steps does not know what to save; in place of Checkpointing call "
+            "CheckpointManager.save with the states of the loop"
+        )

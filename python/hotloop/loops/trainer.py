@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import itertools
+import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,27 +17,36 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import Dataset
 
 from hotloop.callbacks import (
     Accumulate,
     Action,
     Callback,
     Callbacks,
+    Checkpointing,
     EarlyStopping,
     KeepWeights,
     LogMetrics,
     ProgressBar,
     RestoreWeights,
+    Save,
     Validate,
 )
+from hotloop.callbacks.pace import Pace
+from hotloop.callbacks.rank import is_first_rank
+from hotloop.checkpoint import CheckpointManager, Manifest, read_checkpoint
 from hotloop.config import TrainingConfig
+from hotloop.data import generators_of
+from hotloop.errors import CheckpointError, NonFiniteError
 from hotloop.loops.batch import device_of, to_device
+from hotloop.loops.feed import Feed
 from hotloop.loops.history import History
+from hotloop.loops.loaders import First, length_of, limited, loaders_of
 from hotloop.loops.measurement import Measurement
-from hotloop.loops.pace import Pace
 from hotloop.loops.run import Run
 from hotloop.loops.schedules import AnySchedule, Schedules
+from hotloop.loops.signals import Signals
 from hotloop.loops.training_loop import Observer, Update, train_epoch
 from hotloop.loops.training_step import (
     Loss,
@@ -46,6 +56,7 @@ from hotloop.loops.training_step import (
     call_model,
 )
 from hotloop.loops.validation_loop import evaluate, evaluation_mode
+from hotloop.loops.window import Window
 from hotloop.metrics import Metric
 from hotloop.monitoring import Tracker
 from hotloop.optimizers import WeightAverage, create_optimizer
@@ -53,6 +64,8 @@ from hotloop.precision import Precision, numerics
 from hotloop.schedulers import Schedule, Scheduler, create_schedule
 
 __all__ = ["Trainer"]
+
+_LOGGER = logging.getLogger("hotloop")
 
 Loaders = Iterable[Any] | Mapping[str, Iterable[Any]] | None
 
@@ -88,7 +101,11 @@ class Trainer:
         trackers: Where logging windows, epochs and validations are written to.
         run_id: The name of the run for the trackers; under the same name they go on where a run
             that is resumed has ended.
-        save: Called with `state_dict()` at the config's `save_every`.
+        checkpoints: A directory or a manager, for a `Checkpointing` callback with the cadence
+            and the monitored value of the config. Without it and without such a callback
+            nothing is saved.
+        resume: "auto" to go on from the newest checkpoint that is not damaged, if there is
+            one; the path of a checkpoint to go on from that one; None to begin anew.
         clock: Returns seconds.
 
     Attributes:
@@ -98,6 +115,7 @@ class Trainer:
     Raises:
         ValueError: If settings do not fit together, or a schedule or a cadence needs a length
             that the loader does not tell.
+        CheckpointError: If there are checkpoints to resume from and none is good.
     """
 
     def __init__(
@@ -118,12 +136,15 @@ class Trainer:
         average: WeightAverage | None = None,
         trackers: Iterable[Tracker] = (),
         run_id: str | None = None,
-        save: Callable[[dict[str, Any]], None] | None = None,
+        checkpoints: str | Path | CheckpointManager | None = None,
+        resume: str | Path | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         config = _with_limits(TrainingConfig() if config is None else config)
-        if config.save_every is not None and save is None:
-            raise ValueError(f"save_every={config.save_every!r} needs save=..., which is None")
+        if config.save_every is not None and checkpoints is None:
+            raise ValueError(
+                f"save_every={config.save_every!r} needs checkpoints=..., which is None"
+            )
         if step_fn is not None and loss is not None:
             raise ValueError("step_fn computes the loss; pass it or loss, not both")
         self.config = config
@@ -131,7 +152,7 @@ class Trainer:
         self.model = model.to(self.device)
         self.loss = loss
         self.step_fn = step_fn
-        self.train_loader, self._val_loaders = _loaders(config, train_loader, val_loader)
+        self.train_loader, self._val_loaders = loaders_of(config, train_loader, val_loader)
         self.optimizer = optimizer or create_optimizer(
             model,
             config.optimizer,
@@ -147,16 +168,22 @@ class Trainer:
         self._val_metrics = copy.deepcopy(self.metrics)
         self._measurement = Measurement(self.metrics)
         self.accumulate = config.accumulate
-        self._save = save
         self._clock = clock
-        self.callbacks = Callbacks((*callbacks, *_callbacks_of(config, trackers, run_id)))
+        self.callbacks = Callbacks(
+            (*callbacks, *_callbacks_of(config, trackers, run_id, checkpoints))
+        )
+        if config.nonfinite == "rollback" and self._checkpointing() is None:
+            raise ValueError(
+                "nonfinite='rollback' needs checkpoints to roll back to; pass "
+                "checkpoints=DIRECTORY or a Checkpointing callback"
+            )
         watches_validation = config.early_stopping is not None and config.monitor[:4] == "val_"
         if watches_validation and not self._val_loaders:
             raise ValueError(
                 f"early_stopping watches {config.monitor!r}, which needs a val_loader; set "
                 "monitor='train_loss' to watch training"
             )
-        batches = _length(self.train_loader)
+        batches = length_of(self.train_loader)
         self._run = Run(
             self.callbacks,
             (self.optimizer,),
@@ -181,10 +208,23 @@ class Trainer:
         )
         every = config.validate_every if self._val_loaders else None
         self._validate_pace = Pace(every, self._run.steps_per_epoch, clock)
-        self._save_pace = Pace(config.save_every, self._run.steps_per_epoch, clock)
         self._wants_validation = False
         self._validated_at = -1
+        self._wants_save = False
+        self._saved: Any = None
         self._kept: dict[str, Any] | None = None
+        loaders = (self.train_loader, *self._val_loaders.values())
+        self._feed = Feed(
+            () if self.train_loader is None else self.train_loader, _generators_of(loaders)
+        )
+        self._signals = Signals()
+        #: The batches of an update at which a signal ended the run.
+        self._window: Window | None = None
+        self._is_updating = False
+        self._is_resumed = False
+        self._rollbacks = 0
+        if resume is not None and not config.fast_dev_run:
+            self._resume(resume)
 
     @property
     def history(self) -> History:
@@ -205,19 +245,50 @@ class Trainer:
         if self.train_loader is None:
             raise ValueError("train needs a train_loader, which is None")
         run, config = self._run, self.config
+        is_resumed, self._is_resumed = self._is_resumed, False
+        if is_resumed and (run.is_complete or self.history.stop_reason is not None):
+            _LOGGER.warning(
+                "the run is finished, at epoch %d and step %d%s: there is nothing to train",
+                run.epoch,
+                run.step,
+                "" if self.history.stop_reason is None else f" ({self.history.stop_reason})",
+            )
+            return self.history
         if run.is_complete:
             raise ValueError(
                 f"the run is over, at epoch {run.epoch} and step {run.step}; make a new Trainer to "
                 "train on"
             )
-        if run.step == 0 and config.seed is not None:
+        if not self._feed.rewind() and run.step == 0 and config.seed is not None:
             _seed(config.seed)
-        with numerics(deterministic=config.deterministic, tf32=config.tf32), run.active():
-            while not run.is_over:
-                run.call("on_epoch_begin")
-                if not run.is_over:
-                    self._train_epoch()
+        checkpointing = self._checkpointing()
+        self._signals = Signals(() if checkpointing is None else checkpointing.signals)
+        try:
+            with (
+                numerics(deterministic=config.deterministic, tf32=config.tf32),
+                self._signals,
+                run.active(),
+            ):
+                try:
+                    self._train_epochs()
+                except BaseException as error:
+                    self._fail(error)
+            self._save_if_wanted()
+        finally:
+            self._wait()
         return self.history
+
+    def _train_epochs(self) -> None:
+        run = self._run
+        while not run.is_over:
+            self._signals.check()
+            run.call("on_epoch_begin")
+            if run.is_over:
+                return
+            try:
+                self._train_epoch()
+            except _NonFiniteUpdate as error:
+                self._roll_back(error)
 
     def validate(self) -> dict[str, float]:
         """Measure the model, or its average, on the validation data.
@@ -247,7 +318,7 @@ class Trainer:
         Raises:
             ValueError: If the loader yields no sample.
         """
-        return self._evaluate("test", _limited(loader, self.config.limit_test_batches))
+        return self._evaluate("test", limited(loader, self.config.limit_test_batches))
 
     @torch.inference_mode()
     def predict(self, loader: Iterable[Any]) -> Any:
@@ -268,7 +339,7 @@ class Trainer:
         """
         outputs = []
         with self._averaged(), evaluation_mode(self.model):
-            for batch in _limited(loader, self.config.limit_test_batches):
+            for batch in limited(loader, self.config.limit_test_batches):
                 batch = to_device(batch, self.device)
                 with self.precision.context():
                     output = self._predict(batch)
@@ -293,9 +364,12 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Return the state of every part, not copied, and how far the run is.
 
-        The states of random generators and of the loader are not among them.
+        That is what a run needs to go on bit for bit: also the states of the random
+        generators, and between the batches of an update their gradients.
         """
-        run = self._run
+        window = None
+        if self._window is not None:
+            window = {**self._window.state_dict(), "gradients": [p.grad for p in self._params()]}
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -308,13 +382,14 @@ class Trainer:
             "accumulate": self.accumulate,
             "kept": self._kept,
             "validated_at": self._validated_at,
-            "progress": {name: getattr(run, name) for name in _PROGRESS},
+            "wants_validation": self._wants_validation,
+            "progress": self._run.state_dict(),
+            "window": window,
+            "feed": self._feed.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken, behind the batches that the epoch has had.
-
-        The training metrics of that epoch, but for the loss, are those of its rest.
 
         Args:
             state: What `state_dict` returned, of a trainer with the same parts.
@@ -335,24 +410,201 @@ class Trainer:
             self.average.load_state_dict(state["average"])
         self.callbacks.load_state_dict(state["callbacks"])
         self.history.load_state_dict(state["history"])
-        self._measurement.load_state_dict(state["measurement"])
+        self._measurement.load_state_dict(to_device(state["measurement"], self.device))
         self.accumulate = state["accumulate"]
         self._kept = state["kept"]
         self._validated_at = state["validated_at"]
-        for name in _PROGRESS:
-            setattr(self._run, name, state["progress"][name])
+        self._wants_validation = state["wants_validation"]
+        self._run.load_state_dict(state["progress"])
+        self._window = None
+        if state["window"] is not None:
+            self._window = Window.from_state(to_device(state["window"], self.device))
+            for param, grad in zip(self._params(), state["window"]["gradients"]):
+                param.grad = None if grad is None else grad.to(param.device)
+        self._feed.load_state_dict(state["feed"])
+
+    def save_checkpoint(self, name: str | None = None, is_best: bool | None = None) -> Path:
+        """Save a checkpoint now; in a hook, as of the last update.
+
+        Args:
+            name: Its name; such a checkpoint stays until it is replaced or removed. None
+                names it by the step, and it stays as long as the manager's rules say.
+            is_best: As in `CheckpointManager.save`.
+
+        Returns:
+            Its directory.
+
+        Raises:
+            ValueError: If there is nowhere to save, or the name is not allowed.
+            CheckpointError: If it cannot be saved.
+        """
+        return self._manager().save(
+            self.state_dict(), **self._about(), name=name, is_best=is_best, is_pinned=bool(name)
+        )
+
+    def load_checkpoint(self, path: str | Path) -> None:
+        """Go on from a checkpoint.
+
+        Args:
+            path: Its directory, or with checkpoints of its own a name, "latest" or "best".
+
+        Raises:
+            CheckpointError: If it does not exist, is damaged, or is of a run with other parts.
+        """
+        if self._checkpointing() is None:
+            state, manifest = read_checkpoint(Path(path))
+        else:
+            state, manifest = self._manager().load(path)
+        self._load(state, manifest)
+
+    def _resume(self, resume: str | Path) -> None:
+        if resume != "auto":
+            self.load_checkpoint(resume)
+            return
+        found = self._manager().load_latest_good()
+        if found is not None:
+            self._load(*found)
+
+    def _load(self, state: Any, manifest: Manifest) -> None:
+        try:
+            self.load_state_dict(state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"the checkpoint {manifest.name!r} is of a run with other parts: {error}"
+            ) from error
+        self._is_resumed = True
+        self._saved = self._save_key()
+        changed = _changed(manifest.config or {}, self.config.to_dict())
+        if changed:
+            _LOGGER.warning(
+                "the run goes on from %r with other settings: %s", manifest.name, "; ".join(changed)
+            )
+
+    def _checkpointing(self) -> Checkpointing | None:
+        return next((each for each in self.callbacks if isinstance(each, Checkpointing)), None)
+
+    def _manager(self) -> CheckpointManager:
+        checkpointing = self._checkpointing()
+        if checkpointing is None:
+            raise ValueError(
+                "there is nowhere to save to and resume from; pass checkpoints=DIRECTORY to the "
+                "Trainer, or a Checkpointing callback"
+            )
+        return checkpointing.manager
+
+    def _about(self) -> dict[str, Any]:
+        run = self._run
+        return {
+            "step": run.step,
+            "epoch": run.epoch,
+            "metrics": {**run.metrics},
+            "config": self.config.to_dict(),
+        }
+
+    def _save_key(self) -> Any:
+        """Return what differs between two states of which both are worth saving."""
+        run = self._run
+        is_between = self._window is not None
+        return run.epoch, run.step, run.skipped, run.batch, is_between, self.history.stop_reason
+
+    def _save_if_wanted(self, *, is_last: bool = False) -> None:
+        wants, self._wants_save = self._wants_save, False
+        if not wants or self._save_key() == self._saved or not is_first_rank():
+            return
+        checkpointing = self._checkpointing()
+        manager = self._manager()
+        is_async = checkpointing is not None and checkpointing.is_async and not is_last
+        save = manager.save_async if is_async else manager.save
+        try:
+            save(self.state_dict(), **self._about())
+        except CheckpointError:
+            if checkpointing is None or checkpointing.on_error == "raise":
+                raise
+            _LOGGER.warning("the run goes on without a checkpoint", exc_info=True)
+            return
+        self._saved = self._save_key()
+
+    def _wait(self) -> None:
+        """Let a save in the background come to its end."""
+        checkpointing = self._checkpointing()
+        if checkpointing is None:
+            return
+        try:
+            checkpointing.manager.wait()
+        except CheckpointError:
+            if checkpointing.on_error == "raise":
+                raise
+            _LOGGER.warning("the last checkpoint was not saved", exc_info=True)
+
+    def _fail(self, error: BaseException) -> None:
+        """Save what can be saved, and raise the error, or what a signal asked for."""
+        checkpointing = self._checkpointing()
+        is_signal = self._signals.received is not None
+        if checkpointing is None or not (is_signal or checkpointing.saves_after(error)):
+            raise error
+        if self._is_updating:
+            _LOGGER.warning(
+                "the run ended inside of an update, which leaves weights that are half old and "
+                "half new: they are not saved, and the last checkpoint stays the newest"
+            )
+        else:
+            if self._window is None:
+                # The batches of the update that was not made come again.
+                self._run.batch = self._run.behind
+            self._wants_save = True
+            try:
+                self._wait()
+                self._save_if_wanted(is_last=True)
+            except CheckpointError:
+                _LOGGER.exception("the end of the run could not be saved")
+        if is_signal and not isinstance(error, (KeyboardInterrupt, SystemExit)):
+            # Such as a worker that the same signal has ended.
+            raise self._signals.ending() from error
+        raise error
+
+    def _roll_back(self, error: _NonFiniteUpdate) -> None:
+        """Go on from the last good checkpoint, without the batches of the update."""
+        self._rollbacks += 1
+        text = f"{error}, in batches {error.batches} of epoch {self._run.epoch}"
+        if self._rollbacks > self.config.max_rollbacks:
+            raise NonFiniteError(
+                f"{text}, after {self.config.max_rollbacks} rollbacks; look at the data and the "
+                "learning rate, or allow more by max_rollbacks"
+            )
+        left_out = {(self._run.epoch, batch) for batch in error.batches}
+        left_out |= self._feed.left_out
+        manager = self._manager()
+        manager.wait()
+        found = manager.load_latest_good()
+        if found is None:
+            raise NonFiniteError(f"{text}, and there is no checkpoint to roll back to")
+        state, manifest = found
+        self.load_state_dict(state)
+        self._feed.rewind()
+        self._feed.left_out = left_out
+        _LOGGER.warning(
+            "%s: the run goes on from %r at step %d without them",
+            text,
+            manifest.name,
+            self._run.step,
+        )
+
+    def _params(self) -> list[Tensor]:
+        return [param for group in self.optimizer.param_groups for param in group["params"]]
 
     def _train_epoch(self) -> None:
         """Train on the batches that the epoch has not had."""
         run, config = self._run, self.config
-        batches = self.train_loader
-        assert batches is not None
-        # Those of an update that failed come again.
-        run.batch = run.behind
+        window, self._window = self._window, None
+        if window is None:
+            # Those of an update that failed come again.
+            run.batch = run.behind
         if run.batch == 0:
             self._measurement.restart()
         else:
-            batches = itertools.islice(batches, run.batch, None)
+            # What a signal broke off.
+            self._validate_if_wanted()
+        batches = self._feed.batches(run.epoch, run.batch, self._pass_over)
         start = self._clock()
         watch = _Watch(self)
         measured = train_epoch(
@@ -367,15 +619,21 @@ class Trainer:
             max_value=config.clip_value,
             average=self.average,
             precision=self.precision,
-            nonfinite=config.nonfinite,
+            nonfinite="skip" if config.nonfinite == "rollback" else config.nonfinite,
             measurement=self._measurement,
+            window=window,
         )
-        is_whole = not watch.is_cut or run.batch == _length(self.train_loader)
+        is_whole = not watch.is_cut or run.batch == length_of(self.train_loader)
         values = {f"train_{name}": value for name, value in measured.items()}
         run.metrics = run.metrics | values
         if self._validate_pace.is_due_after_epoch(run.epoch):
             self._wants_validation = True
-        self._validate_if_wanted()
+        try:
+            self._validate_if_wanted()
+        except BaseException:
+            # The end of the epoch comes again, and asks for it anew.
+            self._wants_validation = False
+            raise
         is_validated = self._validated_at == run.step
         # Those of a validation are in the history already.
         values["seconds"] = self._clock() - start
@@ -386,37 +644,45 @@ class Trainer:
         if is_whole:
             self.schedules.after_epoch(values, is_validated=is_validated)
         run.call("on_epoch_end")
-        self._validate_if_wanted()
+        self._validate_if_wanted(is_interruptible=False)
         if is_whole:
             run.end_epoch()
-            if self._save_pace.is_due_after_epoch(run.epoch - 1):
-                self._call_save()
+            self._save_if_wanted()
+
+    def _pass_over(self) -> None:
+        """Count a batch that is left out."""
+        self._run.batch += 1
 
     def _between_updates(self, update: Update) -> None:
-        """Validate and save, if it is time or asked for."""
-        step, updates = self._run.step, self._run.updates
-        if update.is_applied and self._validate_pace.is_due(step, updates):
+        """Validate, save and end, if it is time or asked for."""
+        if update.is_applied and self._validate_pace.is_due(self._run.step, self._run.updates):
             self._wants_validation = True
+        self._signals.check()
         self._validate_if_wanted()
-        if update.is_applied and self._save_pace.is_due(step, updates):
-            self._call_save()
+        self._save_if_wanted()
 
-    def _validate_if_wanted(self) -> None:
+    def _validate_if_wanted(self, *, is_interruptible: bool = True) -> None:
         run = self._run
         if not self._wants_validation or not self._val_loaders or self._validated_at == run.step:
             self._wants_validation = False
             return
         self._wants_validation = False
+        validated_at, random_state = self._validated_at, self._feed.random_state()
         self._validated_at = run.step
-        run.call("on_validation_begin")
-        values = self.validate()
+        try:
+            run.call("on_validation_begin")
+            values: dict[str, float] = {}
+            for prefix, loader in self._val_loaders.items():
+                batches = self._signals.watch(loader) if is_interruptible else loader
+                values |= self._evaluate(prefix, batches)
+        except BaseException:
+            # It comes again, and draws the same numbers.
+            self._validated_at, self._wants_validation = validated_at, True
+            self._feed.set_random_state(random_state)
+            raise
         run.metrics = run.metrics | values
         self.history.update(values, run.step)
         run.call("on_validation_end")
-
-    def _call_save(self) -> None:
-        assert self._save is not None
-        self._save(self.state_dict())
 
     def _evaluate(self, prefix: str, loader: Iterable[Any]) -> dict[str, float]:
         with self._averaged():
@@ -447,11 +713,20 @@ class Trainer:
                 self.model.load_state_dict(self._kept["model"])
                 if self.average is not None:
                     self.average.load_state_dict(self._kept["average"])
+                # The end of the run is another one then.
+                self._saved = None
         elif isinstance(action, Validate):
             self._wants_validation = True
+        elif isinstance(action, Save):
+            self._wants_save = True
 
 
-_PROGRESS = ("epoch", "behind", "updates", "step", "samples", "skipped", "metrics")
+class _NonFiniteUpdate(Exception):  # noqa: N818
+    """An update was left out because something was not finite."""
+
+    def __init__(self, batches: range) -> None:
+        super().__init__("a loss or a gradient is not finite")
+        self.batches = list(batches)
 
 
 class _Watch(Observer):
@@ -462,7 +737,11 @@ class _Watch(Observer):
         self._run = trainer._run
         self._hooks = trainer.callbacks.hooks
         self._schedules = trainer.schedules
-        self._has_paces = trainer._validate_pace.is_of_updates or trainer._save_pace.is_of_updates
+        self._has_pace = trainer._validate_pace.is_of_updates
+        self._rolls_back = (
+            trainer.config.nonfinite == "rollback" and trainer.precision.scaler is None
+        )
+        self._signals = trainer._signals
         #: Whether the run was over before the loader was.
         self.is_cut = False
 
@@ -470,17 +749,32 @@ class _Watch(Observer):
         if self._hooks["on_batch_begin"]:
             self._run.call("on_batch_begin")
 
-    def after_batch(self, result: StepResult) -> None:
+    def after_batch(self, result: StepResult, window: Window) -> None:
         self._run.batch += 1
         if self._hooks["on_batch_end"]:
             self._run.call("on_batch_end")
+        if self._signals.received is not None and not window.is_full:
+            self._trainer._window = window
+            self._signals.check()
+
+    def before_update(self) -> None:
+        self._trainer._is_updating = True
 
     def after_update(self, update: Update) -> bool:
+        trainer = self._trainer
+        if self._rolls_back and not update.is_applied:
+            raise _NonFiniteUpdate(range(self._run.behind, self._run.batch))
         if update.is_applied and self._schedules.move_with_updates:
             self._schedules.after_update()
+        trainer._is_updating = False
         self._run.count(update)
-        if self._has_paces or self._trainer._wants_validation:
-            self._trainer._between_updates(update)
+        if (
+            self._has_pace
+            or trainer._wants_validation
+            or trainer._wants_save
+            or self._signals.received is not None
+        ):
+            trainer._between_updates(update)
         self.is_cut = self._run.is_over
         return self.is_cut
 
@@ -504,70 +798,24 @@ def _with_limits(config: TrainingConfig) -> TrainingConfig:
     return config
 
 
-def _loaders(
-    config: TrainingConfig, train: Any, val: Any
-) -> tuple[Iterable[Any] | None, dict[str, Iterable[Any]]]:
-    train_loader = _loader(train, config, is_shuffled=True)
-    if train_loader is not None:
-        train_loader = _limited(train_loader, config.limit_train_batches)
-        if config.overfit_batches is not None:
-            # The same batches each time, so that the model can learn them by heart.
-            train_loader = list(_limited(train_loader, config.overfit_batches))
-            val = None if val is None else train_loader
-    named = val if isinstance(val, Mapping) else {"": val}
-    return train_loader, {
-        f"val_{name}" if name else "val": _limited(_loader(each, config), config.limit_val_batches)
-        for name, each in named.items()
-        if each is not None
-    }
-
-
-def _loader(data: Any, config: TrainingConfig, *, is_shuffled: bool = False) -> Any:
-    if isinstance(data, DataLoader) or not isinstance(data, Dataset):
-        return data
-    is_shuffled = is_shuffled and not isinstance(data, IterableDataset)
-    generator = None
-    if is_shuffled and config.seed is not None:
-        generator = torch.Generator().manual_seed(config.seed)
-    return DataLoader(data, config.batch_size, shuffle=is_shuffled, generator=generator)
-
-
-def _limited(loader: Iterable[Any], limit: int | float | None) -> Iterable[Any]:
-    if limit is None:
-        return loader
-    if isinstance(limit, float):
-        if not isinstance(loader, Sized):
-            raise ValueError(
-                f"a fraction of the batches, {limit!r}, needs their number, and the loader does "
-                "not tell it; pass how many"
-            )
-        limit = max(1, round(limit * len(loader)))
-    return _First(loader, limit)
-
-
-class _First:
-    """The first batches of a loader, each time."""
-
-    def __init__(self, loader: Iterable[Any], count: int) -> None:
-        self._loader = loader
-        self._count = count
-
-    def __iter__(self) -> Iterator[Any]:
-        return itertools.islice(self._loader, self._count)
-
-    def __len__(self) -> int:
-        # Of a loader without a length this raises the TypeError that `len` does there.
-        return min(self._count, len(self._loader))  # type: ignore[arg-type]
-
-
 def _callbacks_of(
-    config: TrainingConfig, trackers: Iterable[Tracker], run_id: str | None
+    config: TrainingConfig,
+    trackers: Iterable[Tracker],
+    run_id: str | None,
+    checkpoints: str | Path | CheckpointManager | None,
 ) -> list[Callback]:
     callbacks: list[Callback] = []
     if config.early_stopping is not None:
         callbacks.append(
             EarlyStopping(config.monitor, patience=config.early_stopping, mode=config.monitor_mode)
         )
+    if checkpoints is not None and not config.fast_dev_run:
+        every = config.save_every or "1 epoch"
+        if not isinstance(checkpoints, CheckpointManager):
+            checkpoints = CheckpointManager(
+                checkpoints, metric=config.monitor, mode=config.monitor_mode
+            )
+        callbacks.append(Checkpointing(checkpoints, every))
     trackers = tuple(trackers)
     if trackers and not config.fast_dev_run:
         callbacks.append(LogMetrics(trackers, config=config.to_dict(), run_id=run_id))
@@ -584,17 +832,27 @@ def _several(scheduler: Any) -> tuple[AnySchedule, ...]:
     return tuple(scheduler)
 
 
-def _length(loader: Iterable[Any] | None) -> int | None:
-    if not isinstance(loader, Sized):
-        return None
-    # A loader over an iterable dataset has the method and no length.
-    try:
-        return len(loader)
-    except TypeError:
-        return None
-
-
 def _seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def _generators_of(loaders: Iterable[Any]) -> list[torch.Generator]:
+    found: list[torch.Generator] = []
+    for loader in loaders:
+        inner = loader.loader if isinstance(loader, First) else loader
+        found += [each for each in generators_of(inner) if all(each is not x for x in found)]
+    return found
+
+
+#: What may change when a run goes on: its length, and what is shown and written.
+_FREE = ("epochs", "max_steps", "max_seconds", "progress", "save_every")
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} was {before[name]!r} and is {value!r}"
+        for name, value in now.items()
+        if name in before and name not in _FREE and before[name] != value
+    ]

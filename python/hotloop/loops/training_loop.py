@@ -57,12 +57,16 @@ class Observer:
     def before_batch(self) -> None:
         """Run before a batch."""
 
-    def after_batch(self, result: StepResult) -> None:
+    def after_batch(self, result: StepResult, window: Window) -> None:
         """Run after the backward pass of a batch.
 
         Args:
             result: What it gave.
+            window: The batches of the update, up to this one.
         """
+
+    def before_update(self) -> None:
+        """Run before an update, which may fail and leave some parameters behind the others."""
 
     def after_update(self, update: Update) -> bool:
         """Run after an update, applied or left out.
@@ -92,6 +96,7 @@ def train_epoch(
     precision: Precision | None = None,
     nonfinite: str = "raise",
     measurement: Measurement | None = None,
+    window: Window | None = None,
 ) -> dict[str, float]:
     """Update the model once for each batch, or for each few.
 
@@ -114,6 +119,8 @@ def train_epoch(
             leaves out the update. With "raise" a loss is read at the end of the epoch only,
             and a gradient where `max_norm` measures it.
         measurement: Where to count, with what it has counted already, in place of `metrics`.
+        window: Batches of the first update that were taken before; their gradients are the
+            parameters'.
 
     Returns:
         "loss", the mean over all samples whose update was applied, and each metric's value;
@@ -136,11 +143,14 @@ def train_epoch(
     measurement = Measurement(metrics) if measurement is None else measurement
     device = device_of(model)
     model.train()
-    clear_gradients(optimizer)
-    for window in _windows(
-        model, loss, loader, measurement, observer, step_fn, precision, accumulate, device
+    if window is None:
+        clear_gradients(optimizer)
+    for full in _windows(
+        model, loss, loader, measurement, observer, step_fn, precision, accumulate, device, window
     ):
-        losses, counts = window.losses, window.counts
+        losses, counts = full.losses, full.counts
+        if observer is not None:
+            observer.before_update()
         if is_skipping and precision.scaler is None and not _are_finite(losses):
             clear_gradients(optimizer)
             norm, is_applied = None, False
@@ -151,7 +161,7 @@ def train_epoch(
                 max_value=max_value,
                 average=average,
                 scaler=precision.scaler,
-                grad_factor=window.grad_factor,
+                grad_factor=full.grad_factor,
             )
         precision.record(is_applied)
         if is_applied:
@@ -166,7 +176,7 @@ def train_epoch(
         else:
             measurement.skipped += 1
         if observer is not None and observer.after_update(
-            Update(losses, counts, window.samples, norm, is_applied, measurement.loss)
+            Update(losses, counts, full.samples, norm, is_applied, measurement.loss)
         ):
             break
     values = measurement.compute()
@@ -191,9 +201,10 @@ def _windows(
     precision: Precision,
     accumulate: int | Callable[[], int],
     device: torch.device,
+    window: Window | None,
 ) -> Iterator[Window]:
     """Yield each window once the gradients of its batches have been accumulated."""
-    window = _next_window(accumulate)
+    window = _next_window(accumulate) if window is None else window
     for batch in loader:
         if observer is not None:
             observer.before_batch()
@@ -202,7 +213,7 @@ def _windows(
         )
         measurement.update(result)
         if observer is not None:
-            observer.after_batch(result)
+            observer.after_batch(result, window)
         if window.is_full:
             yield window
             window = _next_window(accumulate)

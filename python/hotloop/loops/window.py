@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -73,6 +76,24 @@ class Window:
             self._guess = samples * self._batches
         divisor = self._guess / samples
         return loss if divisor == 1 else loss / divisor
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the batches gave so far; their gradients are the parameters'."""
+        return {
+            "losses": list(self.losses),
+            "counts": list(self.counts),
+            "samples": self.samples,
+            "batches": self._batches,
+            "guess": self._guess,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Window:
+        """Return a window that goes on where `state_dict` was taken."""
+        window = cls(state["batches"])
+        window.losses, window.counts = list(state["losses"]), list(state["counts"])
+        window.samples, window._guess = state["samples"], state["guess"]
+        return window
 
     @property
     def grad_factor(self) -> Tensor | float:

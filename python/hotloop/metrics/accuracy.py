@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
 from hotloop.errors import EmptyMetricError
@@ -51,3 +54,11 @@ class Accuracy:
         """Forget everything counted."""
         self._correct = 0
         self._count = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return "correct" and "count", read from their device."""
+        return {"correct": int(self._correct), "count": self._count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self._correct, self._count = state["correct"], state["count"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -45,3 +48,11 @@ class Mean:
         """Forget everything counted."""
         self._sum = 0.0
         self._weight = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return "sum" and "weight", read from their device."""
+        return {"sum": float(self._sum), "weight": self._weight}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self._sum, self._weight = state["sum"], state["weight"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -20,3 +21,9 @@ class Metric(Protocol):
 
     def reset(self) -> None:
         """Forget everything counted."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was counted: plain numbers, texts and tensors, in dicts and lists."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""

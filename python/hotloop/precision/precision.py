@@ -135,6 +135,9 @@ class Precision:
             )
         if self.scaler is not None:
             self.scaler.load_state_dict(dict(state["scaler"]))
+            # It makes its tensors when it scales first, which may be after its next update: the
+            # gradients of a resumed run can be scaled already.
+            self.scaler.scale(torch.zeros((), device=self.device))
         self.overflows = state["overflows"]
         self.streak = state["streak"]
 

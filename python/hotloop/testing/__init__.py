@@ -2,6 +2,7 @@
 
 from hotloop.testing.crash_at import CrashAt, InjectedError
 from hotloop.testing.difference import differences
+from hotloop.testing.fake_checkpoints import FakeCheckpoints
 from hotloop.testing.fake_clock import FakeClock
 from hotloop.testing.fake_tracker import FakeTracker
 from hotloop.testing.golden import golden
@@ -17,6 +18,7 @@ from hotloop.testing.tiny_model import TinyModel
 
 __all__ = [
     "CrashAt",
+    "FakeCheckpoints",
     "FakeClock",
     "FakeTracker",
     "InjectedError",

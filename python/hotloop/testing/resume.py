@@ -14,7 +14,7 @@ from hotloop.testing.difference import differences
 
 __all__ = ["assert_resume_exact"]
 
-_TIMES = ("seconds", "samples_per_second")
+TIMES = ("seconds", "samples_per_second")
 
 
 def assert_resume_exact(
@@ -42,7 +42,7 @@ def assert_resume_exact(
         AssertionError: If the states differ; the text names the places.
         ValueError: If `split` is out of range, or no batch follows that update.
     """
-    ignored = (*_TIMES, *ignored)
+    ignored = (*TIMES, *ignored)
     whole = make_trainer()
     snapshot = _Snapshot(whole, split)
     # Before the others, so that these have seen nothing of what is not in the saved counts.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -48,3 +49,12 @@ class ScriptedMetric:
         """Forget the batches; the script goes on."""
         self.batches = 0
         self.resets += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return "batches", "resets" and "computed", how many values were returned."""
+        return {"batches": self.batches, "resets": self.resets, "computed": self._computed}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.batches, self.resets = state["batches"], state["resets"]
+        self._computed = state["computed"]

@@ -1,0 +1,136 @@
+"""The file layer of checkpoints: all that changes or opens files and directories."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TypeAlias
+
+__all__ = [
+    "close",
+    "create",
+    "make_directory",
+    "open_directory",
+    "open_file",
+    "remove_directory",
+    "remove_file",
+    "rename",
+    "replace_file",
+    "sync",
+    "sync_directory",
+    "write",
+]
+
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
+
+
+def create(path: Path) -> int:
+    """Make a file that does not exist, and return its descriptor for writing.
+
+    Raises:
+        FileExistsError: If there is something with this name, if only a link to nowhere.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, 0o666)
+
+
+def write(fd: int, data: Buffer) -> None:
+    """Write all of a buffer.
+
+    Args:
+        fd: Descriptor of the file.
+        data: Bytes, or a contiguous memoryview of them.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def sync(fd: int) -> None:
+    """Wait until the file is on the device."""
+    os.fsync(fd)
+
+
+def close(fd: int) -> None:
+    """Close a descriptor."""
+    os.close(fd)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory in one that exists.
+
+    Raises:
+        FileExistsError: If there is something with this name.
+    """
+    path.mkdir()
+
+
+def sync_directory(path: Path) -> None:
+    """Wait until the names in a directory are on the device."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename a file or directory; a file or an empty directory that is there is replaced."""
+    os.rename(source, target)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file or a link."""
+    path.unlink()
+
+
+def remove_directory(path: Path) -> None:
+    """Remove an empty directory."""
+    path.rmdir()
+
+
+def replace_file(path: Path, data: Buffer) -> None:
+    """Give a file a new content, durably: at each instant it has the old or the new one.
+
+    Args:
+        path: The file. The new content is first written to ".saving-" and its name.
+        data: The content.
+    """
+    new = path.with_name(f".saving-{path.name}")
+    if os.path.lexists(new):
+        remove_file(new)
+    fd = create(new)
+    try:
+        write(fd, data)
+        sync(fd)
+    finally:
+        close(fd)
+    rename(new, path)
+    sync_directory(path.parent)
+
+
+def open_directory(path: Path) -> int:
+    """Return the descriptor of a directory, for `open_file`.
+
+    Raises:
+        OSError: If it is none, or a link.
+    """
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def open_file(name: str, directory: int) -> int:
+    """Return a descriptor for reading a regular file.
+
+    Args:
+        name: The file's name in the directory.
+        directory: Descriptor of the directory.
+
+    Raises:
+        OSError: If it is missing, a link, a directory, a device or a pipe.
+    """
+    # Opening a device can do something, and opening a pipe can wait.
+    if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+        raise OSError(f"{name!r} is not a regular file")
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    return os.open(name, flags, dir_fd=directory)

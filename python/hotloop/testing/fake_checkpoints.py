@@ -1,0 +1,82 @@
+"""Checkpoints without files."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hotloop.checkpoint import CheckpointManager, Manifest
+from hotloop.errors import CheckpointError
+
+__all__ = ["FakeCheckpoints"]
+
+
+class FakeCheckpoints(CheckpointManager):
+    """A checkpoint manager that keeps copies in memory, all of them.
+
+    Args:
+        failures: What the next saves raise instead; None lets one pass.
+
+    Attributes:
+        manifests: What was saved, in order.
+        states: The states, in the same order.
+        waits: How often somebody waited.
+    """
+
+    def __init__(self, *failures: CheckpointError | None) -> None:
+        self.manifests: list[Manifest] = []
+        self.states: list[dict[str, Any]] = []
+        self.waits = 0
+        self._failures = list(failures)
+
+    def save(
+        self,
+        state: Any,
+        *,
+        step: int,
+        epoch: int = 0,
+        name: str | None = None,
+        metrics: Mapping[str, float] | None = None,
+        is_best: bool | None = None,
+        is_pinned: bool = False,
+        config: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Keep a copy of a state."""
+        failure = self._failures.pop(0) if self._failures else None
+        if failure is not None:
+            raise failure
+        manifest = Manifest(
+            name=name or f"step_{step:08d}",
+            step=step,
+            epoch=epoch,
+            sequence=len(self.manifests),
+            metrics=dict(metrics or {}),
+            is_best=bool(is_best),
+            is_pinned=is_pinned,
+            config=None if config is None else dict(config),
+            files={},
+        )
+        self.manifests.append(manifest)
+        self.states.append(copy.deepcopy(state))
+        return Path(manifest.name)
+
+    def save_async(self, state: Any, **about: Any) -> None:
+        """Keep a copy of a state at once."""
+        self.save(state, **about)
+
+    def wait(self) -> None:
+        """Count the call."""
+        self.waits += 1
+
+    def load(self, checkpoint: str | Path | None = None) -> tuple[Any, Manifest]:
+        """Return the newest one of a name, or of all."""
+        for state, manifest in zip(self.states[::-1], self.manifests[::-1]):
+            if checkpoint in (None, "latest", manifest.name, Path(manifest.name)):
+                return copy.deepcopy(state), manifest
+        raise CheckpointError(f"there is no checkpoint {checkpoint!r}")
+
+    def load_latest_good(self) -> tuple[Any, Manifest] | None:
+        """Return the newest one."""
+        return self.load() if self.states else None

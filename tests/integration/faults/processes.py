@@ -1,0 +1,74 @@
+"""Runs functions in processes of their own, in which nothing has happened before."""
+
+from __future__ import annotations
+
+import multiprocessing
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+# A server that has imported everything and done nothing forks them, which takes 10 ms in place
+# of the seconds of an import.
+_CONTEXT = multiprocessing.get_context("forkserver")
+# torch imports its compiler when it makes its first optimizer.
+_CONTEXT.set_forkserver_preload(["torch._dynamo", "tests.integration.faults.program"])
+
+
+def start(function: Callable[..., Any], *arguments: Any, **named: Any) -> Started:
+    """Start a function in a process."""
+    return Started(function, arguments, named)
+
+
+def call(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Return what a function returns in a process."""
+    return start(function, *arguments, **named).result()
+
+
+class Started:
+    """A function that runs in a process."""
+
+    def __init__(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> None:
+        self._receiver, sender = _CONTEXT.Pipe(duplex=False)
+        self.process = _CONTEXT.Process(target=_work, args=(sender, function, arguments, named))
+        self.process.start()
+        sender.close()
+
+    def result(self, timeout: float = 120) -> Any:
+        """Return what the function returned; AssertionError with the traceback if it failed."""
+        status = self.status(timeout)
+        if not self._receiver.poll():
+            raise AssertionError(f"the process ended with status {status} and returned nothing")
+        kind, value = self._receiver.recv()
+        if kind == "error":
+            raise AssertionError(f"the process failed:\n{value}")
+        return value
+
+    def status(self, timeout: float = 120) -> int | None:
+        """Return the exit status, which is below 0 after a signal."""
+        # What waits in a full pipe keeps a process from its end.
+        self._receiver.poll(timeout)
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+            raise AssertionError(f"the process did not end within {timeout} seconds")
+        return self.process.exitcode
+
+
+def _work(
+    sender: Connection,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    named: dict[str, Any],
+) -> None:
+    # The workers of a loader are forks, as they are in a program of its own.
+    multiprocessing.set_start_method("fork", force=True)
+    try:
+        result = function(*arguments, **named)
+    except Exception:
+        sender.send(("error", traceback.format_exc()))
+    else:
+        sender.send(("result", result))
