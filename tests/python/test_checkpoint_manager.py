@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import json
@@ -112,7 +113,8 @@ class Fault:
             return operate()
         # What is open has to be closed for the test itself.
         if self.is_after or name == "close":
-            operate()
+            with contextlib.suppress(FileExistsError):
+                operate()
         raise self.error
 
 
@@ -1093,7 +1095,7 @@ def count_operations(start: Path, directory: Path, save: Callable[[Path], None])
         save(directory)
     shutil.rmtree(directory)
     # Two checkpoints' worth of files, pointers and a removal.
-    assert len(calls) > 40
+    assert len(calls) > 35
     return len(calls)
 
 
@@ -1160,7 +1162,8 @@ def kill_at(n: int, when: str, work: Callable[[], None]) -> None:
             fd, data = operate.args
             os.write(fd, memoryview(data)[: len(data) // 2])
         elif when == "after":
-            operate()
+            with contextlib.suppress(FileExistsError):
+                operate()
         os._exit(70)
 
     on_storage(pytest.MonkeyPatch(), kill)
@@ -1228,17 +1231,23 @@ def test_a_failure_of_any_operation(
         is_new = check_content(directory, save)
         outcomes.append((is_new, caught is None, bool(warned)))
         if isinstance(caught, CheckpointError):
-            assert not is_new
+            # What can no longer be undone is one checkpoint or the other.
+            assert not is_new or goes_on
         if caught is None:
             assert is_new
         shutil.rmtree(directory)
-    kinds = set(outcomes)
-    if isinstance(error, OSError):
-        # Refused, saved with a warning, and at the writing of the id only: saved without.
-        assert kinds == {(False, False, False), (True, True, True), (True, True, False)}
-        assert outcomes.count((True, True, False)) <= 4
+    failed, interrupted = (False, False, False), (True, False, False)
+    warned_of, unnoticed = (True, True, True), (True, True, False)
+    if isinstance(error, KeyboardInterrupt):
+        assert set(outcomes) == {failed, interrupted}
+    elif goes_on:
+        # The directory is not synced, and the new one cannot be taken away again.
+        assert set(outcomes) == {failed, interrupted, warned_of}
+        assert outcomes.count(interrupted) == 1
     else:
-        assert kinds == {(False, False, False), (True, False, False)}
+        assert set(outcomes) == {failed, warned_of, unnoticed}
+        # The lock of the constructor, and the id of the process in the lock of the save.
+        assert outcomes.count(unnoticed) == 3
 
 
 def test_a_failure_after_which_the_old_one_cannot_be_put_back(

@@ -212,7 +212,7 @@ def test_a_named_checkpoint_is_pinned_and_loaded(tmp_path: Path) -> None:
     assert saved == tmp_path / "before"
     before = [param.clone() for param in trainer.model.parameters()]
     trainer.train()
-    manifest = trainer._manager().checkpoints()[0]
+    manifest = CheckpointManager(tmp_path).checkpoints()[0]
     assert (manifest.is_pinned, manifest.is_best, manifest.step) == (True, True, 0)
     for source in (saved, "before", "latest", "best"):
         other = make(Checkpointing(tmp_path))

@@ -119,19 +119,19 @@ class CheckpointDirectory:
         path, new, old = (self.path / f"{prefix}{info.name}" for prefix in ("", _SAVING, _REPLACED))
         if os.path.lexists(path) and (path.is_symlink() or not _is_checkpoint(path)):
             raise CheckpointError(f"{path} exists and is no checkpoint; choose another name")
-        is_placed = False
+        is_complete = False
         try:
             storage.make_directory(new)
             manifest = write_checkpoint(new, state, info)
             if os.path.lexists(path):
                 storage.rename(path, old)
+            is_complete = True
             storage.rename(new, path)
-            is_placed = True
             storage.sync_directory(self.path)
         except BaseException:
             # What cannot be undone now is undone by the next one that cleans.
             with contextlib.suppress(OSError):
-                if is_placed:
+                if is_complete and not os.path.lexists(new):
                     storage.rename(path, new)
                 if os.path.lexists(old):
                     storage.rename(old, path)

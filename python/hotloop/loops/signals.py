@@ -24,16 +24,18 @@ class Signals:
 
     Attributes:
         received: The first signal that came; None before it.
+        is_repeated: Whether another one has come, which ends the process at once.
     """
 
     def __init__(self, numbers: Iterable[int] = ()) -> None:
         self.received: int | None = None
+        self.is_repeated = False
         self._numbers = tuple(numbers)
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
         """Set the handlers."""
-        self.received = None
+        self.received, self.is_repeated = None, False
         if threading.current_thread() is threading.main_thread():
             for number in self._numbers:
                 self._before[number] = signal.signal(number, self._note)
@@ -81,6 +83,7 @@ class Signals:
         before = self._before[number]
         is_own = callable(before) and before is not signal.default_int_handler
         if self.received is not None:
+            self.is_repeated = True
             default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, default)
             signal.raise_signal(number)

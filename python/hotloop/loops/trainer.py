@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -34,17 +34,17 @@ from hotloop.callbacks import (
     Validate,
 )
 from hotloop.callbacks.pace import Pace
-from hotloop.callbacks.rank import is_first_rank
-from hotloop.checkpoint import CheckpointManager, Manifest, read_checkpoint
+from hotloop.checkpoint import CheckpointManager
 from hotloop.config import TrainingConfig
 from hotloop.data import generators_of
-from hotloop.errors import CheckpointError, NonFiniteError
+from hotloop.errors import NonFiniteError
 from hotloop.loops.batch import device_of, to_device
 from hotloop.loops.feed import Feed
 from hotloop.loops.history import History
 from hotloop.loops.loaders import First, length_of, limited, loaders_of
 from hotloop.loops.measurement import Measurement
 from hotloop.loops.run import Run
+from hotloop.loops.saver import Saver
 from hotloop.loops.schedules import AnySchedule, Schedules
 from hotloop.loops.signals import Signals
 from hotloop.loops.training_loop import Observer, Update, train_epoch
@@ -172,11 +172,6 @@ class Trainer:
         self.callbacks = Callbacks(
             (*callbacks, *_callbacks_of(config, trackers, run_id, checkpoints))
         )
-        if config.nonfinite == "rollback" and self._checkpointing() is None:
-            raise ValueError(
-                "nonfinite='rollback' needs checkpoints to roll back to; pass "
-                "checkpoints=DIRECTORY or a Checkpointing callback"
-            )
         watches_validation = config.early_stopping is not None and config.monitor[:4] == "val_"
         if watches_validation and not self._val_loaders:
             raise ValueError(
@@ -210,8 +205,6 @@ class Trainer:
         self._validate_pace = Pace(every, self._run.steps_per_epoch, clock)
         self._wants_validation = False
         self._validated_at = -1
-        self._wants_save = False
-        self._saved: Any = None
         self._kept: dict[str, Any] | None = None
         loaders = (self.train_loader, *self._val_loaders.values())
         self._feed = Feed(
@@ -223,8 +216,18 @@ class Trainer:
         self._is_updating = False
         self._is_resumed = False
         self._rollbacks = 0
-        if resume is not None and not config.fast_dev_run:
-            self._resume(resume)
+        self._saver = Saver(
+            self.callbacks, self._run, config, self.state_dict, self.load_state_dict
+        )
+        if config.nonfinite == "rollback" and self._saver.checkpointing is None:
+            raise ValueError(
+                "nonfinite='rollback' needs checkpoints to roll back to; pass "
+                "checkpoints=DIRECTORY or a Checkpointing callback"
+            )
+        if resume == "auto" and not config.fast_dev_run:
+            self._is_resumed = self._saver.load_newest() is not None
+        elif resume is not None and not config.fast_dev_run:
+            self.load_checkpoint(resume)
 
     @property
     def history(self) -> History:
@@ -261,7 +264,7 @@ class Trainer:
             )
         if not self._feed.rewind() and run.step == 0 and config.seed is not None:
             _seed(config.seed)
-        checkpointing = self._checkpointing()
+        checkpointing = self._saver.checkpointing
         self._signals = Signals(() if checkpointing is None else checkpointing.signals)
         try:
             with (
@@ -272,10 +275,10 @@ class Trainer:
                 try:
                     self._train_epochs()
                 except BaseException as error:
-                    self._fail(error)
-            self._save_if_wanted()
+                    self._end(error)
+            self._saver.save_if_wanted()
         finally:
-            self._wait()
+            self._saver.wait()
         return self.history
 
     def _train_epochs(self) -> None:
@@ -438,9 +441,7 @@ class Trainer:
             ValueError: If there is nowhere to save, or the name is not allowed.
             CheckpointError: If it cannot be saved.
         """
-        return self._manager().save(
-            self.state_dict(), **self._about(), name=name, is_best=is_best, is_pinned=bool(name)
-        )
+        return self._saver.save(name, is_best)
 
     def load_checkpoint(self, path: str | Path) -> None:
         """Go on from a checkpoint.
@@ -451,96 +452,15 @@ class Trainer:
         Raises:
             CheckpointError: If it does not exist, is damaged, or is of a run with other parts.
         """
-        if self._checkpointing() is None:
-            state, manifest = read_checkpoint(Path(path))
-        else:
-            state, manifest = self._manager().load(path)
-        self._load(state, manifest)
-
-    def _resume(self, resume: str | Path) -> None:
-        if resume != "auto":
-            self.load_checkpoint(resume)
-            return
-        found = self._manager().load_latest_good()
-        if found is not None:
-            self._load(*found)
-
-    def _load(self, state: Any, manifest: Manifest) -> None:
-        try:
-            self.load_state_dict(state)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(
-                f"the checkpoint {manifest.name!r} is of a run with other parts: {error}"
-            ) from error
+        self._saver.load(path)
         self._is_resumed = True
-        self._saved = self._save_key()
-        changed = _changed(manifest.config or {}, self.config.to_dict())
-        if changed:
-            _LOGGER.warning(
-                "the run goes on from %r with other settings: %s", manifest.name, "; ".join(changed)
-            )
 
-    def _checkpointing(self) -> Checkpointing | None:
-        return next((each for each in self.callbacks if isinstance(each, Checkpointing)), None)
-
-    def _manager(self) -> CheckpointManager:
-        checkpointing = self._checkpointing()
-        if checkpointing is None:
-            raise ValueError(
-                "there is nowhere to save to and resume from; pass checkpoints=DIRECTORY to the "
-                "Trainer, or a Checkpointing callback"
-            )
-        return checkpointing.manager
-
-    def _about(self) -> dict[str, Any]:
-        run = self._run
-        return {
-            "step": run.step,
-            "epoch": run.epoch,
-            "metrics": {**run.metrics},
-            "config": self.config.to_dict(),
-        }
-
-    def _save_key(self) -> Any:
-        """Return what differs between two states of which both are worth saving."""
-        run = self._run
-        is_between = self._window is not None
-        return run.epoch, run.step, run.skipped, run.batch, is_between, self.history.stop_reason
-
-    def _save_if_wanted(self, *, is_last: bool = False) -> None:
-        wants, self._wants_save = self._wants_save, False
-        if not wants or self._save_key() == self._saved or not is_first_rank():
-            return
-        checkpointing = self._checkpointing()
-        manager = self._manager()
-        is_async = checkpointing is not None and checkpointing.is_async and not is_last
-        save = manager.save_async if is_async else manager.save
-        try:
-            save(self.state_dict(), **self._about())
-        except CheckpointError:
-            if checkpointing is None or checkpointing.on_error == "raise":
-                raise
-            _LOGGER.warning("the run goes on without a checkpoint", exc_info=True)
-            return
-        self._saved = self._save_key()
-
-    def _wait(self) -> None:
-        """Let a save in the background come to its end."""
-        checkpointing = self._checkpointing()
-        if checkpointing is None:
-            return
-        try:
-            checkpointing.manager.wait()
-        except CheckpointError:
-            if checkpointing.on_error == "raise":
-                raise
-            _LOGGER.warning("the last checkpoint was not saved", exc_info=True)
-
-    def _fail(self, error: BaseException) -> None:
-        """Save what can be saved, and raise the error, or what a signal asked for."""
-        checkpointing = self._checkpointing()
+    def _end(self, error: BaseException) -> NoReturn:
+        """Save what can be saved of a run that fails, and raise what ends it."""
+        checkpointing = self._saver.checkpointing
         is_signal = self._signals.received is not None
-        if checkpointing is None or not (is_signal or checkpointing.saves_after(error)):
+        is_saved = is_signal or (checkpointing is not None and checkpointing.saves_after(error))
+        if checkpointing is None or not is_saved or self._signals.is_repeated:
             raise error
         if self._is_updating:
             _LOGGER.warning(
@@ -551,12 +471,7 @@ class Trainer:
             if self._window is None:
                 # The batches of the update that was not made come again.
                 self._run.batch = self._run.behind
-            self._wants_save = True
-            try:
-                self._wait()
-                self._save_if_wanted(is_last=True)
-            except CheckpointError:
-                _LOGGER.exception("the end of the run could not be saved")
+            self._saver.save_failed()
         if is_signal and not isinstance(error, (KeyboardInterrupt, SystemExit)):
             # Such as a worker that the same signal has ended.
             raise self._signals.ending() from error
@@ -573,13 +488,9 @@ class Trainer:
             )
         left_out = {(self._run.epoch, batch) for batch in error.batches}
         left_out |= self._feed.left_out
-        manager = self._manager()
-        manager.wait()
-        found = manager.load_latest_good()
-        if found is None:
+        manifest = self._saver.load_newest()
+        if manifest is None:
             raise NonFiniteError(f"{text}, and there is no checkpoint to roll back to")
-        state, manifest = found
-        self.load_state_dict(state)
         self._feed.rewind()
         self._feed.left_out = left_out
         _LOGGER.warning(
@@ -647,7 +558,7 @@ class Trainer:
         self._validate_if_wanted(is_interruptible=False)
         if is_whole:
             run.end_epoch()
-            self._save_if_wanted()
+            self._saver.save_if_wanted()
 
     def _pass_over(self) -> None:
         """Count a batch that is left out."""
@@ -659,7 +570,7 @@ class Trainer:
             self._wants_validation = True
         self._signals.check()
         self._validate_if_wanted()
-        self._save_if_wanted()
+        self._saver.save_if_wanted()
 
     def _validate_if_wanted(self, *, is_interruptible: bool = True) -> None:
         run = self._run
@@ -714,11 +625,11 @@ class Trainer:
                 if self.average is not None:
                     self.average.load_state_dict(self._kept["average"])
                 # The end of the run is another one then.
-                self._saved = None
+                self._saver.forget()
         elif isinstance(action, Validate):
             self._wants_validation = True
         elif isinstance(action, Save):
-            self._wants_save = True
+            self._saver.is_wanted = True
 
 
 class _NonFiniteUpdate(Exception):  # noqa: N818
@@ -771,7 +682,7 @@ class _Watch(Observer):
         if (
             self._has_pace
             or trainer._wants_validation
-            or trainer._wants_save
+            or trainer._saver.is_wanted
             or self._signals.received is not None
         ):
             trainer._between_updates(update)
@@ -844,15 +755,3 @@ def _generators_of(loaders: Iterable[Any]) -> list[torch.Generator]:
         inner = loader.loader if isinstance(loader, First) else loader
         found += [each for each in generators_of(inner) if all(each is not x for x in found)]
     return found
-
-
-#: What may change when a run goes on: its length, and what is shown and written.
-_FREE = ("epochs", "max_steps", "max_seconds", "progress", "save_every")
-
-
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name} was {before[name]!r} and is {value!r}"
-        for name, value in now.items()
-        if name in before and name not in _FREE and before[name] != value
-    ]
