@@ -87,6 +87,7 @@ def differences(ours: list[float], theirs: list[float]) -> list[float]:
 # The headline of what each example says when it does what its docstring promises.
 SAID: dict[str, str | Callable[[str], bool]] = {
     "accumulation": lambda out: float(out.split()[-1]) < 1e-6,
+    "checkpoints": r"lost: injected after 90 updates(?s:.*)equal weights: True\nequal losses: True",
     "clipping_and_averaging": r"4 averaged tensors",
     "config_file": r"refused: unknown setting 'learning_rte' \(did you mean 'learning_rate'",
     "early_stopping": lambda out: (

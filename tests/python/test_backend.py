@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hotloop import BackendError, __main__, backend
+from hotloop import BackendError, backend
+from hotloop.cli import main
 from hotloop.optimizers import AdamW
 from tests.conftest import needs_native
 
@@ -208,7 +209,7 @@ def test_choice_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_info_prints_backend_versions_and_cpu(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert __main__.main(["info"]) == 0
+    assert main(["info"]) == 0
     output = capsys.readouterr().out
     assert output.startswith(backend.describe() + "\n")
     assert "tensor access: " in output
@@ -220,7 +221,7 @@ def test_info_tells_which_flags_a_level_lacks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(backend, "cpu_flags", lambda: backend.CPU_LEVELS["v3"] | {"avx512f"})
-    assert __main__.main(["info"]) == 0
+    assert main(["info"]) == 0
     v4, v3 = capsys.readouterr().out.splitlines()[-2:]
     assert v4.startswith("CPU level v4: no (has abm avx avx2 avx512f ")
     assert v4.endswith("; lacks avx512bw avx512cd avx512dq avx512vl)")
@@ -248,7 +249,7 @@ def test_info_with_a_bad_environment_is_one_clear_line(
 
 def test_no_command_shows_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        __main__.main([])
+        main([])
     assert caught.value.code == 2
     assert "python -m hotloop" in capsys.readouterr().err
 

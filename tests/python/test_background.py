@@ -210,7 +210,7 @@ def test_a_forked_process_waits_for_nothing() -> None:
     gate = threading.Event()
     done = threading.Event()
     task = BackgroundTask()
-    task.start("first", lambda: gate.wait(10) and done.set())
+    task.start("first", lambda: done.set() if gate.wait(10) else None)
     with warnings.catch_warnings():
         # Python 3.12 warns of threads.
         warnings.simplefilter("ignore", DeprecationWarning)

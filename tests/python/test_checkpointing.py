@@ -80,12 +80,8 @@ def steps_of(checkpoints: FakeCheckpoints) -> list[tuple[int, int]]:
     return [(manifest.epoch, manifest.step) for manifest in checkpoints.manifests]
 
 
-def state_of(trainer: Trainer) -> dict[str, Any]:
-    return trainer.state_dict()
-
-
 def assert_same(first: Trainer, second: Trainer) -> None:
-    assert differences(state_of(first), state_of(second), ignored=TIMES) == []
+    assert differences(first.state_dict(), second.state_dict(), ignored=TIMES) == []
 
 
 # When
@@ -203,6 +199,21 @@ def test_what_the_background_raises_comes_out_at_the_end(
     assert steps_of(checkpoints) == []
 
 
+class _Failing(FakeCheckpoints):
+    """Fails in the background after the first save."""
+
+    def check(self) -> None:
+        if len(self.states) == 1:
+            raise CheckpointError("the disk is gone")
+
+
+def test_what_the_background_raises_comes_out_at_the_next_step() -> None:
+    trainer = make(Checkpointing(_Failing(), 2, is_async=True, on_exception=False))
+    with pytest.raises(CheckpointError, match="the disk is gone"):
+        trainer.train()
+    assert trainer.state_dict()["progress"]["step"] == 3
+
+
 # From where
 
 
@@ -298,6 +309,34 @@ def test_a_run_that_fails_is_saved_behind_its_last_update(hook: str, tmp_path: P
     whole.train()
     for one, other in zip(resumed.model.parameters(), whole.model.parameters()):
         assert one.equal(other)
+
+
+def test_an_epoch_does_not_end_twice(tmp_path: Path) -> None:
+    step = {"name": "step", "every": 1, "gamma": 0.5}
+
+    def fail() -> None:
+        raise OSError("unplugged")
+
+    def trainer(*callbacks: Callback) -> Trainer:
+        return make(
+            *callbacks,
+            checkpoints=tmp_path,
+            resume="auto",
+            scheduler=step,
+            schedule_unit="epoch",
+            epochs=3,
+        )
+
+    with pytest.raises(OSError, match="unplugged"):
+        trainer(At("on_epoch_end 1:8", fail)).train()
+    resumed = trainer()
+    recording = RecordingCallback()
+    resumed.callbacks.add(recording)
+    resumed.train()
+    assert recording.events[1:4] == ["on_epoch_begin 1:8", "on_epoch_end 1:8", "on_epoch_begin 2:8"]
+    whole = make(checkpoints=tmp_path / "b", scheduler=step, schedule_unit="epoch", epochs=3)
+    whole.train()
+    assert_same(resumed, whole)
 
 
 class _Half(torch.optim.SGD):
@@ -433,6 +472,25 @@ def test_a_signal_breaks_off_a_validation_which_is_made_again() -> None:
         torch.rand(5)
         resumed.train()
         assert_same(resumed, whole)
+
+
+@pytest.mark.parametrize("event", ["on_epoch_end 1:8", "on_train_end 2:8"])
+def test_a_signal_at_the_end_of_a_run_is_not_lost(event: str, tmp_path: Path) -> None:
+    class Sending(Callback):
+        def on_epoch_end(self, state: TrainState) -> None:
+            self._see("on_epoch_end", state)
+
+        def on_train_end(self, state: TrainState) -> None:
+            self._see("on_train_end", state)
+
+        def _see(self, hook: str, state: TrainState) -> None:
+            if f"{hook} {state.epoch}:{state.step}" == event:
+                signal.raise_signal(signal.SIGTERM)
+
+    assert ends(make(Sending(), checkpoints=tmp_path)) == 143
+    again = make(checkpoints=tmp_path, resume="auto")
+    again.train()
+    assert (again.state_dict()["progress"]["epoch"], len(again.history["train_loss"])) == (2, 2)
 
 
 def test_the_programs_own_handler_is_called_too() -> None:

@@ -13,7 +13,7 @@ import torch
 from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, DistributedSampler
 
-from hotloop.__main__ import main
+from hotloop.cli import main
 from hotloop.optimizers import SGD, AdamW
 from hotloop.schedulers import (
     Clamp,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -13,9 +14,11 @@ from hotloop.callbacks.callback import Callback, TrainState
 from hotloop.callbacks.pace import Pace
 from hotloop.checkpoint import CheckpointManager
 from hotloop.config import Cadence
-from hotloop.errors import NonFiniteError, OverflowStreakError, unknown_name
+from hotloop.errors import CheckpointError, NonFiniteError, OverflowStreakError, unknown_name
 
 __all__ = ["Checkpointing"]
+
+_LOGGER = logging.getLogger("hotloop")
 
 #: SIGUSR1 is what schedulers of clusters send before they end a job; Windows has none.
 _SIGNALS = tuple(
@@ -97,7 +100,13 @@ class Checkpointing(Callback):
         self._pace = Pace(self._every, state.steps_per_epoch, self._clock)
 
     def on_step_end(self, state: TrainState) -> Action | None:
-        """Save, if it is time."""
+        """Save, if it is time, and tell of a save in the background that has failed."""
+        try:
+            self.manager.check()
+        except CheckpointError:
+            if self.on_error == "raise":
+                raise
+            _LOGGER.warning("the run goes on without a checkpoint", exc_info=True)
         return Save() if self._pace.is_due(state.step, state.updates) else None
 
     def on_epoch_end(self, state: TrainState) -> Action | None:

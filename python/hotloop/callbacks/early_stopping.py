@@ -157,7 +157,7 @@ class EarlyStopping(Callback):
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value, its step, how often there was none better, and if there was any."""
+        """Return the best value, its step, how often there was none better, and if any was seen."""
         return {
             "best": self.best,
             "best_step": self.best_step,

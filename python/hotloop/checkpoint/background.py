@@ -108,6 +108,11 @@ class BackgroundTask:
             self._thread.join()
             self._thread = None
 
+    def check(self) -> None:
+        """Raise what `wait` raises, if the function has failed; wait for nothing."""
+        if self._error is not None:
+            self.wait()
+
     def wait(self) -> None:
         """Return when no function runs.
 

@@ -201,7 +201,7 @@ class _Folder:
                     f"{where} is damaged: it has {size} bytes, more than {_MAX_SIZES[name]}"
                 )
             data = bytearray(size)
-            read_exactly(fd, memoryview(data), where)
+            read_exactly(fd, memoryview(data), 0, where)
         if entry is not None:
             checksum = xxhash.xxh3_64_hexdigest(data)
             if checksum != entry.checksum:

@@ -76,7 +76,7 @@ class CheckpointDirectory:
                 self._clean()
                 yield
         except OSError as error:
-            remedy = _REMEDIES.get(error.errno or 0, "check the device")
+            remedy = _REMEDIES.get(error.errno or 0, "check the directory and its device")
             raise CheckpointError(f"cannot {what} in {self.path}: {error}; {remedy}") from error
 
     def scan(self) -> tuple[list[Manifest], dict[str, CheckpointError]]:
@@ -103,7 +103,7 @@ class CheckpointDirectory:
     def has(self, manifest: Manifest) -> bool:
         """Return whether a checkpoint is still there, and not another one with its name."""
         with contextlib.suppress(CheckpointError):
-            return read_manifest(self.path / manifest.name).sequence == manifest.sequence
+            return read_manifest(self.path / manifest.name).created == manifest.created
         return False
 
     def write(self, state: Any, info: Info) -> Manifest:

@@ -87,8 +87,8 @@ class CheckpointManager:
         self._folder = CheckpointDirectory(self.directory, lock_timeout)
         self._background = BackgroundTask()
         self._buffers = HostBuffers()
-        # By name and sequence number: another checkpoint may get the name.
-        self._damaged: set[tuple[str, int]] = set()
+        # By name and time: another checkpoint may get the name.
+        self._damaged: set[tuple[str, str]] = set()
         self._warned: set[str] = set()
 
     def save(
@@ -193,6 +193,10 @@ class CheckpointManager:
         """
         self._background.wait()
 
+    def check(self) -> None:
+        """Raise what `wait` raises, if the last save in the background has failed by now."""
+        self._background.check()
+
     def load(self, path_or_name: str | Path | None = None) -> tuple[Any, Manifest]:
         """Return the state of a checkpoint and its manifest; every byte is verified.
 
@@ -228,7 +232,7 @@ class CheckpointManager:
                 raise problem
             _logger.warning("a damaged checkpoint is passed over: %s", problem)
         for manifest in found:
-            key = (manifest.name, manifest.sequence)
+            key = (manifest.name, manifest.created)
             try:
                 result = read_directory(self.directory / manifest.name)
             except CheckpointError as error:
@@ -344,7 +348,7 @@ class CheckpointManager:
         except CorruptCheckpointError as error:
             _logger.warning("no checkpoint is removed: %s", error)
             return []
-        own = {m.name for m in manifests if m.is_pinned and unpinned.get(m.name) != m.sequence}
+        own = {m.name for m in manifests if m.is_pinned and unpinned.get(m.name) != m.created}
         kept = self._retention.kept(manifests, pinned | own)
         return [manifest.name for manifest in manifests if manifest.name not in kept]
 
@@ -355,22 +359,22 @@ class CheckpointManager:
     def _set_pin(self, name: str, is_pinned: bool) -> None:
         self._background.join()
         with self._folder.changing(f"{'pin' if is_pinned else 'unpin'} checkpoint {name!r}"):
-            sequences = {manifest.name: manifest.sequence for manifest in self.checkpoints()}
+            times = {manifest.name: manifest.created for manifest in self.checkpoints()}
             pinned, unpinned = self._read_pins()
-            if name not in sequences and (is_pinned or name not in pinned):
+            if name not in times and (is_pinned or name not in pinned):
                 raise self._missing(name)
             pinned.discard(name)
             unpinned.pop(name, None)
             if is_pinned:
                 pinned.add(name)
-            elif name in sequences:
-                unpinned[name] = sequences[name]
+            elif name in times:
+                unpinned[name] = times[name]
             self._folder.write_json(_PINNED, {"pinned": sorted(pinned), "unpinned": unpinned})
 
-    def _read_pins(self) -> tuple[set[str], dict[str, int]]:
-        """Return the names that are pinned, and the sequence numbers of those that no longer are.
+    def _read_pins(self) -> tuple[set[str], dict[str, str]]:
+        """Return the names that are pinned, and when those were saved that no longer are.
 
-        Another checkpoint that is saved under such a name has another number.
+        Another checkpoint that gets such a name was saved at another time.
         """
         path = self.directory / _PINNED
         if not os.path.lexists(path):
@@ -386,7 +390,7 @@ class CheckpointManager:
             ) from error
 
     def _usable(self, manifests: list[Manifest]) -> list[Manifest]:
-        return [m for m in manifests if (m.name, m.sequence) not in self._damaged]
+        return [m for m in manifests if (m.name, m.created) not in self._damaged]
 
     def _list(self) -> list[Manifest]:
         """Return the manifests, newest first; warn once of each that cannot be read."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import stat
 from pathlib import Path
 from typing import TypeAlias
 
 __all__ = [
+    "begin_sync",
     "close",
     "create",
     "make_directory",
@@ -21,6 +23,9 @@ __all__ = [
     "sync_directory",
     "write",
 ]
+
+_libc = ctypes.CDLL(None)
+_WRITE = 2  # SYNC_FILE_RANGE_WRITE of <fcntl.h>
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
@@ -45,6 +50,19 @@ def write(fd: int, data: Buffer) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def begin_sync(fd: int, start: int, size: int) -> None:
+    """Begin to put a part of a file on the device, so that less is left for `sync`.
+
+    It does not wait, and leaves errors to `sync`.
+
+    Args:
+        fd: Descriptor of the file.
+        start: Place of the first byte.
+        size: Bytes.
+    """
+    _libc.sync_file_range(fd, ctypes.c_int64(start), ctypes.c_int64(size), _WRITE)
 
 
 def sync(fd: int) -> None:

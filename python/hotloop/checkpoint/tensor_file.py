@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import xxhash
@@ -22,7 +23,11 @@ __all__ = ["read_exactly", "read_tensors", "verify_tensors", "write_tensors"]
 
 #: The most bytes of a header, as in the safetensors library.
 MAX_HEADER = 100_000_000
-_BLOCK = 1 << 22
+# Larger writes make Linux look for large pages, which takes long when memory is fragmented.
+_BLOCK = 1 << 20
+# Bytes after which the device begins to write, while the rest is copied.
+_SYNC = 1 << 23
+_THREADS = min(4, len(os.sched_getaffinity(0)))
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -62,24 +67,28 @@ def write_tensors(fd: int, tensors: Mapping[str, Tensor]) -> FileEntry:
         )
     head = struct.pack("<Q", len(text)) + text
     storage.write(fd, head)
+    written = begun = len(head)
     checksums = {}
     for name, tensor in tensors.items():
-        host = tensor.detach().to("cpu").resolve_conj().resolve_neg().contiguous()
-        data = _bytes(host)
+        data = _bytes(tensor.detach().to("cpu").resolve_conj().resolve_neg().contiguous())
         checksum = xxhash.xxh3_64()
         for start in range(0, len(data), _BLOCK):
             block = data[start : start + _BLOCK]
             checksum.update(block)
             storage.write(fd, block)
+            written += len(block)
+            if written - begun >= _SYNC:
+                storage.begin_sync(fd, begun, written - begun)
+                begun = written
         checksums[name] = checksum.hexdigest()
-    return FileEntry(len(head) + offset, xxhash.xxh3_64_hexdigest(head), checksums)
+    return FileEntry(written, xxhash.xxh3_64_hexdigest(head), checksums)
 
 
 def read_tensors(fd: int, entry: FileEntry, where: str) -> dict[str, Tensor]:
     """Return the tensors of a file, each of which has the checksum it should have.
 
     Args:
-        fd: Descriptor of the file, at its start.
+        fd: Descriptor of the file.
         entry: What `write_tensors` returned.
         where: The file, for the error.
 
@@ -90,64 +99,79 @@ def read_tensors(fd: int, entry: FileEntry, where: str) -> dict[str, Tensor]:
         CorruptCheckpointError: If the file is not as it was written.
         CheckpointError: If there is not enough memory.
     """
-    specs = _read_header(fd, entry, where)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if entry.size > memory:
-        raise CheckpointError(f"{where} has {entry.size} bytes, but the memory only {memory}")
-    result = {}
-    for spec in specs:
-        try:
-            tensor = torch.empty(spec.shape, dtype=DTYPES[spec.dtype])
-        except (RuntimeError, MemoryError) as error:
-            raise CheckpointError(f"{where}: no memory for tensor {spec.name!r}") from error
-        data = _bytes(tensor)
-        checksum = xxhash.xxh3_64()
-        for start in range(0, spec.size, _BLOCK):
-            block = data[start : start + _BLOCK]
-            read_exactly(fd, block, f"{where}, tensor {spec.name!r}")
-            checksum.update(block)
-        _check(spec.name, checksum, entry, where)
-        result[spec.name] = tensor
-    return result
+        raise CheckpointError(f"{where} has {entry.size} bytes, and the memory {memory}")
+    specs = _read_header(fd, entry, where)
+    try:
+        tensors = {spec.name: torch.empty(spec.shape, dtype=DTYPES[spec.dtype]) for spec in specs}
+    except (RuntimeError, MemoryError) as error:
+        raise CheckpointError(f"{where} has {entry.size} bytes, but: {error}") from error
+    _read(fd, specs, entry, where, {name: _bytes(tensor) for name, tensor in tensors.items()})
+    return tensors
 
 
 def verify_tensors(fd: int, entry: FileEntry, where: str) -> None:
     """Check a file as `read_tensors` does, in a bounded amount of memory.
 
     Args:
-        fd: Descriptor of the file, at its start.
+        fd: Descriptor of the file.
         entry: What `write_tensors` returned.
         where: The file, for the error.
 
     Raises:
         CorruptCheckpointError: If the file is not as it was written.
     """
-    buffer = memoryview(bytearray(_BLOCK))
-    for spec in _read_header(fd, entry, where):
-        checksum = xxhash.xxh3_64()
-        for start in range(0, spec.size, _BLOCK):
-            block = buffer[: spec.size - start]
-            read_exactly(fd, block, f"{where}, tensor {spec.name!r}")
-            checksum.update(block)
-        _check(spec.name, checksum, entry, where)
+    _read(fd, _read_header(fd, entry, where), entry, where, {})
 
 
-def read_exactly(fd: int, view: memoryview, where: str) -> None:
-    """Fill a buffer with the next bytes of a file.
+def _read(
+    fd: int,
+    specs: list[_Spec],
+    entry: FileEntry,
+    where: str,
+    targets: Mapping[str, memoryview],
+) -> None:
+    """Read tensors into their targets, or nowhere, and compare their checksums."""
+    pending = iter(specs)
+
+    def work(_: int) -> None:
+        nowhere = memoryview(bytearray(_BLOCK))
+        for spec in pending:
+            target = targets.get(spec.name)
+            checksum = xxhash.xxh3_64()
+            for start in range(0, spec.size, _BLOCK):
+                size = min(_BLOCK, spec.size - start)
+                block = nowhere[:size] if target is None else target[start : start + size]
+                read_exactly(fd, block, spec.offset + start, where)
+                checksum.update(block)
+            found, expected = checksum.hexdigest(), entry.tensors[spec.name]
+            if found != expected:
+                reason = f"tensor {spec.name!r:.500} has checksum {found}, not {expected}"
+                raise _corrupt(where, reason)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(work, range(_THREADS)))
+
+
+def read_exactly(fd: int, view: memoryview, offset: int, where: str) -> None:
+    """Fill a buffer from a file.
 
     Args:
         fd: Descriptor of the file.
         view: The buffer.
+        offset: Where in the file its first byte is.
         where: The file, for the error.
 
     Raises:
         CorruptCheckpointError: If the file ends before.
     """
     while view:
-        count = os.readv(fd, [view])
+        count = os.preadv(fd, [view], offset)
         if not count:
-            raise CorruptCheckpointError(f"{where} is damaged: the file ends too early")
+            raise _corrupt(where, f"it ends after {offset} bytes")
         view = view[count:]
+        offset += count
 
 
 @dataclass(frozen=True)
@@ -158,24 +182,26 @@ class _Spec:
         name: Its name.
         dtype: The name of its dtype in `DTYPES`.
         shape: Its shape.
+        offset: Its place in the file.
         size: Its bytes.
     """
 
     name: str
     dtype: str
     shape: list[int]
+    offset: int
     size: int
 
 
 def _read_header(fd: int, entry: FileEntry, where: str) -> list[_Spec]:
-    """Return the tensors in their order, after which the descriptor is at the first one."""
+    """Return the tensors of a file in their order."""
     prefix = bytearray(8)
-    read_exactly(fd, memoryview(prefix), where)
-    (length,) = struct.unpack("<Q", prefix)
+    read_exactly(fd, memoryview(prefix), 0, where)
+    length = int.from_bytes(prefix, "little")
     if length > min(MAX_HEADER, entry.size - 8):
         raise _corrupt(where, f"its header has a length of {length} bytes")
     text = bytearray(length)
-    read_exactly(fd, memoryview(text), where)
+    read_exactly(fd, memoryview(text), 8, where)
     checksum = xxhash.xxh3_64_hexdigest(prefix + text)
     if checksum != entry.checksum:
         raise _corrupt(where, f"its header has checksum {checksum}, not {entry.checksum}")
@@ -183,20 +209,20 @@ def _read_header(fd: int, entry: FileEntry, where: str) -> list[_Spec]:
     if type(header) is not dict or header.keys() != entry.tensors.keys():
         raise _corrupt(where, "the tensors of its header are not those of the manifest")
     specs = []
-    offset = 0
+    start = offset = 8 + length
     for name, value in header.items():
-        spec = _parse_spec(name, value, offset)
-        if spec is None:
+        size = _size_of(value)
+        if size is None or value["data_offsets"] != [offset - start, offset - start + size]:
             raise _corrupt(where, f"its header is wrong at tensor {name!r:.500}")
-        specs.append(spec)
-        offset += spec.size
-    if 8 + length + offset != entry.size:
-        raise _corrupt(where, f"its tensors have {offset} bytes of {entry.size - 8 - length}")
+        specs.append(_Spec(name, value["dtype"], value["shape"], offset, size))
+        offset += size
+    if offset != entry.size:
+        raise _corrupt(where, f"its tensors end at byte {offset} of {entry.size}")
     return specs
 
 
-def _parse_spec(name: str, value: object, offset: int) -> _Spec | None:
-    """Return a tensor of a header, or None if it is invalid or does not begin at `offset`."""
+def _size_of(value: Any) -> int | None:
+    """Return the bytes that a tensor of a header should have, or None if it is none."""
     if type(value) is not dict or value.keys() != {"dtype", "shape", "data_offsets"}:
         return None
     dtype, shape = value["dtype"], value["shape"]
@@ -207,19 +233,7 @@ def _parse_spec(name: str, value: object, offset: int) -> _Spec | None:
     # No stride may overflow, even where a length of 0 leaves no bytes.
     if prod(max(length, 1) for length in shape) >= 1 << 60:
         return None
-    size = prod(shape) * DTYPES[dtype].itemsize
-    if value["data_offsets"] != [offset, offset + size]:
-        return None
-    return _Spec(name, dtype, shape, size)
-
-
-_Hash: TypeAlias = "xxhash.xxh3_64"
-
-
-def _check(name: str, checksum: _Hash, entry: FileEntry, where: str) -> None:
-    found, expected = checksum.hexdigest(), entry.tensors[name]
-    if found != expected:
-        raise _corrupt(where, f"tensor {name!r:.500} has checksum {found}, not {expected}")
+    return prod(shape) * DTYPES[dtype].itemsize
 
 
 def _corrupt(where: str, reason: str) -> CorruptCheckpointError:

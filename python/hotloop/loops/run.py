@@ -18,7 +18,7 @@ from hotloop.loops.training_loop import Update
 
 __all__ = ["Run"]
 
-_COUNTS = ("epoch", "batch", "behind", "updates", "step", "samples", "skipped")
+_COUNTS = ("epoch", "batch", "behind", "updates", "step", "samples", "skipped", "is_ending")
 
 
 class Run:
@@ -67,6 +67,8 @@ class Run:
         self.epoch = self.batch = self.step = self.samples = self.skipped = 0
         #: Updates of the epoch, and the batches that they took.
         self.updates = self.behind = 0
+        #: Whether the epoch has had all its batches and updates, and only its last hook is left.
+        self.is_ending = False
         self.metrics: dict[str, float] = {}
         self._optimizers = optimizers
         self._apply = apply
@@ -140,6 +142,7 @@ class Run:
         """Go to the next epoch."""
         self.epoch += 1
         self.batch = self.updates = self.behind = 0
+        self.is_ending = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts, and what the logging window has so far."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,8 @@ class Saver:
 
     def load(self, path: str | Path) -> None:
         """Go on from a checkpoint; as `Trainer.load_checkpoint`."""
+        if isinstance(path, str) and (os.sep in path or self.checkpointing is None):
+            path = Path(path)
         if self.checkpointing is None:
             self._go_on(*read_checkpoint(Path(path)))
         else:
@@ -154,6 +157,12 @@ class Saver:
                 f"the checkpoint {manifest.name!r} is of a run with other parts: {error}"
             ) from error
         self._saved = self._key()
+        _LOGGER.info(
+            "the run goes on from %r, at epoch %d and step %d",
+            manifest.name,
+            manifest.epoch,
+            manifest.step,
+        )
         before = manifest.config or {}
         changed = [
             f"{name} was {before[name]!r} and is {value!r}"

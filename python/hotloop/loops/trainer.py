@@ -266,19 +266,18 @@ class Trainer:
             _seed(config.seed)
         checkpointing = self._saver.checkpointing
         self._signals = Signals(() if checkpointing is None else checkpointing.signals)
-        try:
-            with (
-                numerics(deterministic=config.deterministic, tf32=config.tf32),
-                self._signals,
-                run.active(),
-            ):
-                try:
-                    self._train_epochs()
-                except BaseException as error:
-                    self._end(error)
-            self._saver.save_if_wanted()
-        finally:
-            self._saver.wait()
+        with numerics(deterministic=config.deterministic, tf32=config.tf32), self._signals:
+            try:
+                with run.active():
+                    try:
+                        self._train_epochs()
+                    except BaseException as error:
+                        self._end(error)
+                self._saver.save_if_wanted()
+            finally:
+                self._saver.wait()
+            # One that came when the run was at its end.
+            self._signals.check()
         return self.history
 
     def _train_epochs(self) -> None:
@@ -419,6 +418,7 @@ class Trainer:
         self._validated_at = state["validated_at"]
         self._wants_validation = state["wants_validation"]
         self._run.load_state_dict(state["progress"])
+        self._is_updating = False
         self._window = None
         if state["window"] is not None:
             self._window = Window.from_state(to_device(state["window"], self.device))
@@ -504,7 +504,19 @@ class Trainer:
         return [param for group in self.optimizer.param_groups for param in group["params"]]
 
     def _train_epoch(self) -> None:
-        """Train on the batches that the epoch has not had."""
+        """Train on the batches that the epoch has not had, and end it if it has had all."""
+        run = self._run
+        if not run.is_ending:
+            run.is_ending = self._train_batches()
+        is_whole = run.is_ending
+        run.call("on_epoch_end")
+        self._validate_if_wanted(is_interruptible=False)
+        if is_whole:
+            run.end_epoch()
+            self._saver.save_if_wanted()
+
+    def _train_batches(self) -> bool:
+        """Train on the batches that the epoch has not had; return whether they were all of them."""
         run, config = self._run, self.config
         window, self._window = self._window, None
         if window is None:
@@ -554,11 +566,7 @@ class Trainer:
             values |= {name: value for name, value in run.metrics.items() if name[:4] == "val_"}
         if is_whole:
             self.schedules.after_epoch(values, is_validated=is_validated)
-        run.call("on_epoch_end")
-        self._validate_if_wanted(is_interruptible=False)
-        if is_whole:
-            run.end_epoch()
-            self._saver.save_if_wanted()
+        return is_whole
 
     def _pass_over(self) -> None:
         """Count a batch that is left out."""
