@@ -23,6 +23,35 @@ from hotloop import backend  # noqa: E402
 
 EVERYTHING = ("tests",)
 PER_BACKEND = ("tests/python", "tests/parity", "tests/properties", "tests/integration")
+# Files that take no optimizer's step, or none that matters: once is enough.
+ONCE = (
+    "integration/faults/test_damage.py",
+    "integration/faults/test_full_disk.py",
+    "integration/faults/test_hostile.py",
+    "integration/faults/test_kill.py",
+    "integration/test_tasks.py",
+    "integration/test_wheel.py",
+    "properties/test_retention.py",
+    "properties/test_schedules.py",
+    "properties/test_shuffled_sampler.py",
+    "python/test_anomaly_detector.py",
+    "python/test_argument.py",
+    "python/test_background.py",
+    "python/test_checkpoint*.py",
+    "python/test_cli*.py",
+    "python/test_config.py",
+    "python/test_data.py",
+    "python/test_losses.py",
+    "python/test_manifest.py",
+    "python/test_metric*.py",
+    "python/test_outbox.py",
+    "python/test_random_state.py",
+    "python/test_redaction.py",
+    "python/test_schedulers.py",
+    "python/test_tensor_file.py",
+    "python/test_throughput.py",
+    "python/test_trackers.py",
+)
 _PASSED, _NOTHING_COLLECTED = 0, 5
 
 
@@ -65,7 +94,8 @@ def execute(run: Run, arguments: list[str]) -> int:
     environment.setdefault("OMP_WAIT_POLICY", "passive")
     has_path = any((ROOT / argument.partition("::")[0]).exists() for argument in arguments)
     chosen = [] if has_path else run.paths
-    command = [sys.executable, "-m", "pytest", *chosen, *arguments]
+    ignored = [f"--ignore-glob={ROOT}/tests/{each}" for each in ONCE if run.paths != EVERYTHING]
+    command = [sys.executable, "-m", "pytest", *chosen, *ignored, *arguments]
     return subprocess.run(command, cwd=ROOT, env={**environment, **run.variables}).returncode
 
 

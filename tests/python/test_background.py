@@ -197,6 +197,25 @@ def test_failure_is_logged_and_raised_once(
     assert events == ["next"]
 
 
+def test_a_check_raises_a_failure_and_waits_for_nothing() -> None:
+    def fail() -> None:
+        assert gate.wait(10)
+        raise OSError("full")
+
+    gate = threading.Event()
+    task = BackgroundTask()
+    task.check()
+    task.start("checkpoint 7", fail)
+    task.check()
+    assert not gate.is_set()
+    gate.set()
+    task.join()
+    with pytest.raises(CheckpointError, match=r"in the background failed: OSError: full$"):
+        task.check()
+    task.check()
+    task.wait()
+
+
 def test_the_interpreter_waits_for_the_thread() -> None:
     threads: list[threading.Thread] = []
     task = BackgroundTask()

@@ -26,6 +26,7 @@ from hotloop.checkpoint import checkpoint_directory, storage
 from hotloop.checkpoint.background import HostBuffers
 from hotloop.checkpoint.checkpoint import (
     read_checkpoint,
+    read_manifest,
     verify_checkpoint,
     write_checkpoint,
 )
@@ -184,6 +185,24 @@ def test_a_relative_directory_is_made_absolute(
     manager = CheckpointManager("a")
     monkeypatch.chdir("/")
     assert manager.save(1, step=0) == tmp_path / "a" / "step_00000000"
+
+
+def test_a_new_directory_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+    synced: list[Path] = []
+    make = storage.make_directory
+
+    def make_directory(path: Path) -> None:
+        # Another process may be faster.
+        make(path)
+        made.append(path)
+        make(path)
+
+    monkeypatch.setattr(storage, "make_directory", make_directory)
+    monkeypatch.setattr(storage, "sync_directory", synced.append)
+    CheckpointManager(tmp_path / "a" / "b")
+    assert made == [tmp_path / "a", tmp_path / "a" / "b"]
+    assert synced == [tmp_path, tmp_path / "a"]
 
 
 def test_each_way_to_name_a_checkpoint(tmp_path: Path) -> None:
@@ -431,13 +450,15 @@ def test_pointers_are_made_anew_by_the_next_save(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_fsync")
-def test_the_best_of_100_stays(tmp_path: Path) -> None:
-    for i in range(100):
+@pytest.mark.parametrize(("keep_best", "count"), [(0, 20), (1, 100)])
+def test_the_best_of_100_stays(tmp_path: Path, keep_best: int, count: int) -> None:
+    for i in range(count):
         # Another run each time: nothing is remembered.
-        manager = CheckpointManager(tmp_path, keep_last=2, metric="loss")
+        manager = CheckpointManager(tmp_path, keep_last=2, keep_best=keep_best, metric="loss")
         manager.save(i, step=i, metrics={"loss": float(abs(i - 7))})
         assert manager.best == tmp_path / f"step_{min(i, 7):08d}"
-    assert names(manager) == ["step_00000099", "step_00000098", "step_00000007"]
+    steps = [manifest.step for manifest in manager.checkpoints()]
+    assert steps == [count - 1, count - 2, 7]
     assert manager.load("best")[0] == 7
 
 
@@ -449,11 +470,14 @@ def test_pins_stay_until_they_are_taken_away(tmp_path: Path) -> None:
             manager.pin("b")
     assert names(manager) == ["c", "b", "a"]
     manager = CheckpointManager(tmp_path, keep_last=1)
+    times = {manifest.name: manifest.created for manifest in manager.checkpoints()}
     manager.unpin("a")
+    assert read_json(tmp_path / "pinned.json") == {"pinned": ["b"], "unpinned": {"a": times["a"]}}
     manager.unpin("b")
     assert manager.prune(dry_run=True) == [tmp_path / "b", tmp_path / "a"]
     assert names(manager) == ["c", "b", "a"]
     manager.pin("a")
+    assert read_json(tmp_path / "pinned.json") == {"pinned": ["a"], "unpinned": {"b": times["b"]}}
     assert manager.prune() == [tmp_path / "b"]
     assert names(manager) == ["c", "a"]
     assert manager.prune() == []
@@ -548,7 +572,7 @@ def test_what_is_not_known_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptu
     # Each is told once.
     start = "a checkpoint that cannot be read is left alone: "
     link = "is a symbolic link, which is not followed; use its target instead"
-    missing = "manifest.json is damaged: [Errno 2] No such file or directory: 'manifest.json'"
+    missing = "manifest.json is missing"
     assert texts(caplog) == [
         f"{start}{directory}/broken/{missing}",
         f"{start}{directory}/link {link}",
@@ -726,6 +750,23 @@ def test_one_that_goes_while_it_is_read_is_no_damage(
     assert texts(caplog) == []
 
 
+def test_one_that_goes_while_it_is_looked_at_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = CheckpointManager(tmp_path)
+    for i in range(2):
+        manager.save(state_of(i), step=i, name=f"c{i}")
+
+    def interfere(path: Path) -> Any:
+        if path.name == "c0" and path.exists():
+            shutil.rmtree(path)
+        return read_manifest(path)
+
+    monkeypatch.setattr(f"{DIRECTORY}.read_manifest", interfere)
+    assert names(manager) == ["c1"]
+    assert texts(caplog) == []
+
+
 # Saves in the background
 
 
@@ -835,6 +876,24 @@ def test_what_needs_the_last_save_waits_for_it(
     manager.wait()
 
 
+def test_the_next_save_does_not_touch_what_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate
+) -> None:
+    join = threading.Thread.join
+
+    def open_and_join(thread: threading.Thread) -> None:
+        gate.set()
+        join(thread)
+
+    monkeypatch.setattr(threading.Thread, "join", open_and_join)
+    manager = CheckpointManager(tmp_path)
+    for i in range(3):
+        manager.save_async(state_of(i), step=i)
+    manager.wait()
+    for i in range(3):
+        assert not differences(manager.load(f"step_{i:08d}")[0], state_of(i))
+
+
 def fail(*_: Any) -> Any:
     raise OSError(errno.EIO, "Input/output error")
 
@@ -920,7 +979,7 @@ CheckpointManager({str(tmp_path)!r}).save_async({{"a": 1}}, step=1)
 
 
 def test_a_forked_process_neither_waits_nor_holds_the_lock(tmp_path: Path, gate: Gate) -> None:
-    manager = CheckpointManager(tmp_path)
+    manager = CheckpointManager(tmp_path, lock_timeout=1)
     manager.save_async(state_of(1), step=1)
     assert gate.is_reached.wait(10)
     read, write = os.pipe()
@@ -932,18 +991,21 @@ def test_a_forked_process_neither_waits_nor_holds_the_lock(tmp_path: Path, gate:
         manager._folder._lock_timeout = 0
         with pytest.raises(CheckpointError, match=f"locked after 0 seconds, by process {pid}"):
             manager.save(2, step=2)
+        os.close(write)
         os.read(read, 1)
         assert manager.load()[0]["step"] == 1
 
     child = fork(work)
-    gate.set()
-    manager.wait()
-    # While the child lives.
-    manager.save(state_of(1), step=1)
-    os.write(write, b"x")
-    assert status_of(child) == 0
-    os.close(read)
-    os.close(write)
+    try:
+        gate.set()
+        manager.wait()
+        # While the child lives.
+        manager.save(state_of(1), step=1)
+    finally:
+        os.close(write)
+        os.close(read)
+        status = status_of(child)
+    assert status == 0
 
 
 # Locks

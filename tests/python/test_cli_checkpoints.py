@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import os
 import re
@@ -23,7 +24,13 @@ from torch import Tensor, nn
 
 import hotloop
 from hotloop import cli
-from hotloop.checkpoint import CheckpointManager, manifest, read_manifest, storage
+from hotloop.checkpoint import (
+    CheckpointManager,
+    manifest,
+    read_manifest,
+    storage,
+    verify_checkpoint,
+)
 from hotloop.cli import checkpoint_actions
 from hotloop.cli.text import local_time, size_text, styled
 from hotloop.config import TrainingConfig
@@ -162,12 +169,13 @@ def test_list_does_not_trust_the_pointer_to_the_best(directory: Path, run: Run) 
 
     pointer = directory / "best.json"
     value = json.loads(pointer.read_bytes())
-    for changed in (
+    changes: list[dict[str, Any]] = [
         {"checkpoint": "step_00000040"},
         {"checkpoint": NAMES[2]},
         {"checkpoint": []},
         {"metric": 3},
-    ):
+    ]
+    for changed in changes:
         pointer.write_text(json.dumps({**value, **changed}))
         assert best() == [NAMES[1]], changed
         assert "train_loss" in run(directory), changed
@@ -200,7 +208,7 @@ def test_list_tells_what_is_damaged(directory: Path, run: Run) -> None:
         "renamed  'notes' does not belong to the checkpoint",
         "step_00000010  manifest.json is damaged: its checksum is wrong",
         f"step_00000020  state.json is damaged: it has {size} bytes, not {size - 1}",
-        "step_9  manifest.json is damaged: [Errno 2] No such file or directory: 'manifest.json'",
+        "step_9  manifest.json is missing",
         lines[7],
         "",
     ]
@@ -282,16 +290,34 @@ def test_a_checkpoint_may_go_while_it_is_listed(
 def test_list_in_a_terminal(directory: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("COLUMNS", "40")
+    CheckpointManager(directory).pin(NAMES[2])
+    pointer = json.loads((directory / "best.json").read_bytes())
+    (directory / "best.json").write_text(
+        json.dumps({**pointer, "checkpoint": NAMES[2], "sequence": 3})
+    )
     flip(directory / NAMES[0] / "manifest.json")
     output = run(directory)
-    assert "\x1b[32mbest\x1b[0m" in output
     assert "\x1b[36mlatest\x1b[0m" in output
+    assert "\x1b[32mbest\x1b[0m" in output
+    assert "\x1b[33mpinned\x1b[0m" in output
     assert "\x1b[31mstep_00000010  manifest.json is damaged" in output
-    rows = re.sub(r"\x1b\[[0-9;]*m", "", output).split("step_00000010")[0].splitlines()
-    assert max(map(len, rows)) <= 60
-    # The texts of errors are broken by the terminal itself.
-    assert "manifest.json is damaged: its checksum is wrong" in output
+    lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", output).splitlines()]
+    # Tables fit; the texts of errors are broken by the terminal itself.
+    assert lines == [
+        "name           step  epoch             saved     size  val_loss",
+        "step_00000030    30      3  2026-03-02 01:00  1.00 MB       1.5  latest best",
+        f"{'':65}pinned",
+        "step_00000020    20      2  2026-03-02 00:59  1.00 MB      1.25",
+        "step_00000010  manifest.json is damaged: its checksum is wrong",
+        "",
+        "2 checkpoints, 2.00 MB; 1 more cannot be loaded",
+    ]
+    name = "a-name-of-so-many-words-may-be-broken"
+    (directory / NAMES[2]).rename(directory / name)
+    rows = run(directory).split("step_")[0].splitlines()[1:]
+    assert len(rows) > 1
+    assert "".join(row.split(" ")[0] for row in rows) == name
 
 
 def test_what_a_file_says_cannot_control_the_terminal(tmp_path: Path, run: Run) -> None:
@@ -318,7 +344,7 @@ def test_verify(directory: Path, run: Run) -> None:
 
 def test_verify_tells_its_speed(directory: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([100.0, 100.0005])
-    monkeypatch.setattr(checkpoint_actions.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(times))
     assert run(directory, "verify", "latest") == f"{NAMES[2]}  ok  1.00 MB, 2.00 GB/s\n"
 
 
@@ -331,7 +357,7 @@ def test_verify_names_the_file_and_the_tensor(
     assert cli.main(["checkpoints", str(directory), "verify"]) == 1
     output, errors = capsys.readouterr()
     lines = output.splitlines()
-    assert [line[13:19].split()[0] for line in lines] == ["ok", "ok", "FAILED", "FAILED"]
+    assert [line[15:].split()[0] for line in lines] == ["ok", "ok", "FAILED", "FAILED"]
     assert re.fullmatch(
         r"step_00000010  FAILED  tensors\.safetensors is damaged: tensor 'model\.weight' has "
         r"checksum [0-9a-f]{16}, not [0-9a-f]{16}",
@@ -361,11 +387,9 @@ def test_verify_prints_each_line_when_it_knows_it(
 def test_a_checkpoint_may_go_while_it_is_verified(
     directory: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verify = checkpoint_actions.verify_checkpoint
-
     def remove(path: Path) -> Any:
         shutil.rmtree(path)
-        return verify(path)
+        return verify_checkpoint(path)
 
     monkeypatch.setattr(checkpoint_actions, "verify_checkpoint", remove)
     assert run(directory, "verify", NAMES[1]) == f"{NAMES[1]}  removed in the meantime\n"
@@ -419,7 +443,7 @@ def test_one_checkpoint(
     message = f"{place}/manifest.json is damaged: its checksum is wrong"
     assert fail(".") == message
     (place / "manifest.json").unlink()
-    assert fail(".").startswith(f"{place}/manifest.json is damaged: [Errno 2] ")
+    assert fail(".") == f"{place}/manifest.json is missing"
 
 
 # Show
@@ -487,16 +511,6 @@ def test_show(tmp_path: Path, run: Run) -> None:
         model: 22 parameters and buffers; all: 29 values, 112 B
         """
     )
-    assert [line.split()[0] for line in run(tmp_path, "show", "latest", "--depth", 2).splitlines()][
-        9:
-    ] == [
-        "state",
-        "model",
-        *Tied().state_dict(),
-        "optimizer",
-        "state",
-        "loss",
-    ][:0] or True
     lines = run(tmp_path, "show", "latest", "--depth", "1").splitlines()
     assert [line.split()[0] for line in lines[9:-2]] == ["state", "model", "optimizer", "loss"]
     lines = run(tmp_path, "show", "latest", "--depth", "2").splitlines()
@@ -753,7 +767,6 @@ def test_export(trained: tuple[Trainer, Path], run: Run, is_average: bool) -> No
     trainer, directory = trained
     file = directory / "w.safetensors"
     words = ["--average"] if is_average else []
-    size = "872 B"
     printed = run(directory, "export", "latest", file, *words)
     noun = "averages" if is_average else "tensors"
     size = size_text(file.stat().st_size)
@@ -817,15 +830,16 @@ def test_export_does_not_overwrite(directory: Path, run: Run, fail: Run, tmp_pat
 def test_export_is_atomic_and_durable(
     directory: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = []
+    done: list[str] = []
+
+    def note(name: str, operate: Callable[..., Any], *args: Any) -> Any:
+        if done[-1:] != [name]:
+            done.append(name)
+        return operate(*args)
+
     for name in ("create", "write", "sync", "close", "rename", "sync_directory"):
-
-        def note(*args: Any, name: str = name, operate: Any = getattr(storage, name)) -> Any:
-            if done[-1:] != [name]:
-                done.append(name)
-            return operate(*args)
-
-        monkeypatch.setattr(storage, name, note)
+        operate = functools.partial(note, name, getattr(storage, name))
+        monkeypatch.setattr(storage, name, operate)
     file = tmp_path / "out" / "w"
     file.parent.mkdir()
     before = os.umask(0o027)

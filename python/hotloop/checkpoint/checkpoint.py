@@ -174,12 +174,15 @@ class _Folder:
         manifest = Manifest.parse(data, where)
         if not {_STATE} <= manifest.files.keys() <= {_STATE, _TENSORS}:
             raise CorruptCheckpointError(f"{where} has files {sorted(manifest.files)!r:.500}")
+        if manifest.files[_STATE].tensors:
+            raise CorruptCheckpointError(f"{where} has tensors of {_STATE}")
         expected = {_MANIFEST, *manifest.files}
         with _reading(str(self._path)):
             found = set(os.listdir(self._fd))
-        for name in sorted(expected ^ found):
-            reason = "is missing" if name in expected else "does not belong to the checkpoint"
-            raise CorruptCheckpointError(f"{str(self._path / name)!r:.500} {reason}")
+        for name in sorted(expected - found):
+            raise CorruptCheckpointError(f"{self._path / name} is missing")
+        for name in sorted(found - expected):
+            raise CorruptCheckpointError(f"{self._path} has {name!r}, which does not belong to it")
         for name, entry in manifest.files.items():
             with self.open(name) as (fd, where):
                 size = os.fstat(fd).st_size
@@ -231,6 +234,8 @@ def _reading(where: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise CorruptCheckpointError(f"{where} is missing") from error
         if error.errno in _NOT_DAMAGE:
             raise CheckpointError(f"{where} cannot be read: {error}") from error
         raise CorruptCheckpointError(f"{where} is damaged: {error}") from error

@@ -149,6 +149,6 @@ def open_file(name: str, directory: int) -> int:
     """
     # Opening a device can do something, and opening a pipe can wait.
     if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
-        raise OSError(f"{name!r} is not a regular file")
+        raise OSError("it is not a regular file")
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     return os.open(name, flags, dir_fd=directory)

@@ -13,7 +13,7 @@ from hotloop.checkpoint import CheckpointManager, verify_checkpoint
 from hotloop.checkpoint.retention import Retention
 from hotloop.cli.catalogue import Catalogue, read_catalogue, size_of
 from hotloop.cli.checkpoint_contents import show
-from hotloop.cli.text import local_time, new_table, render, size_text, styled
+from hotloop.cli.text import count_text, local_time, new_table, render, size_text, styled
 from hotloop.cli.weights_file import export
 from hotloop.errors import CheckpointError
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["change_pin", "list_checkpoints", "prune", "run", "verify"]
 
+#: Names of up to so many characters are never broken into lines.
+_SHORT = 24
 _STYLES = {"latest": "cyan", "best": "green", "pinned": "yellow"}
 
 
@@ -64,7 +66,8 @@ def list_checkpoints(catalogue: Catalogue) -> str:
         return f"{catalogue.path} has no checkpoints"
     metrics = _metrics_of(catalogue)
     table = new_table()
-    table.add_column("name", overflow="fold")
+    is_short = max(map(len, catalogue.names)) <= _SHORT
+    table.add_column("name", overflow="fold", no_wrap=is_short)
     for name in ("step", "epoch", "saved", "size", *metrics):
         table.add_column(styled(name), justify="right", no_wrap=True)
     table.add_column("")
@@ -82,7 +85,7 @@ def list_checkpoints(catalogue: Catalogue) -> str:
     if catalogue.pin_problem is not None:
         lines.append(styled(catalogue.short(catalogue.pin_problem), "red"))
     size = size_text(sum(map(size_of, catalogue.checkpoints)))
-    total = f"\n\n{_count(len(catalogue.checkpoints), 'checkpoint')}, {size}"
+    total = f"\n\n{count_text(len(catalogue.checkpoints), 'checkpoint')}, {size}"
     if catalogue.problems:
         total += f"; {len(catalogue.problems)} more cannot be loaded"
     parts = [table] if catalogue.checkpoints else []
@@ -144,7 +147,7 @@ def verify(catalogue: Catalogue, names: list[str]) -> Iterator[str]:
         line.append("ok", "green").append(f"  {size_text(size)}, {speed:.2f} GB/s")
         yield render(line)
     if bad:
-        raise CheckpointError(f"{bad} of {_count(len(chosen), 'checkpoint')} cannot be loaded")
+        raise CheckpointError(f"{bad} of {count_text(len(chosen), 'checkpoint')} cannot be loaded")
 
 
 def prune(catalogue: Catalogue, retention: Retention, is_serious: bool) -> str:
@@ -173,7 +176,7 @@ def prune(catalogue: Catalogue, retention: Retention, is_serious: bool) -> str:
         removed = [path.name for path in manager.prune()]
     verb = "removed" if is_serious else "would remove"
     size = size_text(sum(sizes.get(name, 0) for name in removed))
-    count = _count(len(catalogue.checkpoints), "checkpoint")
+    count = count_text(len(catalogue.checkpoints), "checkpoint")
     lines = [f"keeping {_rules_text(retention)}"]
     if removed:
         lines += [f"{verb} {len(removed)} of {count}, {size}:", *(f"  {n}" for n in removed)]
@@ -230,7 +233,3 @@ def change_pin(catalogue: Catalogue, name: str, is_pinned: bool) -> str:
     manager = CheckpointManager(catalogue.path)
     (manager.pin if is_pinned else manager.unpin)(name)
     return f"{'pinned' if is_pinned else 'unpinned'} {name}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

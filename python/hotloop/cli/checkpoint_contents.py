@@ -14,7 +14,7 @@ from hotloop.argument import check_count
 from hotloop.checkpoint import Manifest, read_manifest, rebuild
 from hotloop.checkpoint.tree import DTYPES, parse_json
 from hotloop.cli.catalogue import Catalogue, size_of
-from hotloop.cli.text import local_time, new_table, render, size_text, styled
+from hotloop.cli.text import count_text, local_time, new_table, render, size_text, styled
 from hotloop.errors import CorruptCheckpointError
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _facts(manifest: Manifest) -> Table:
         "step": f"{manifest.step:,}",
         "epoch": f"{manifest.epoch:,}",
         "saved": local_time(manifest.created),
-        "size": f"{size_text(size_of(manifest))}, with {count:,} tensors",
+        "size": f"{size_text(size_of(manifest))}, with {count_text(count, 'tensor')}",
         "metrics": ", ".join(f"{key} {value!r}" for key, value in manifest.metrics.items()),
         "versions": ", ".join(f"{key} {value}" for key, value in manifest.versions.items()),
         "config": ", ".join(f"{key}={value!r}" for key, value in (manifest.config or {}).items()),

@@ -10,20 +10,20 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["local_time", "new_table", "render", "size_text", "styled"]
+__all__ = ["count_text", "local_time", "new_table", "render", "size_text", "styled"]
 
 
 def render(*parts: RenderableType) -> str:
     """Return the text of tables and texts, one below the other.
 
-    In a terminal it has colours and tables fit its width; elsewhere it has neither.
+    In a terminal there are colours and tables fit its width; elsewhere lines are whole.
     """
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 1_000_000
+    # Less than that is too narrow for tables; the terminal breaks their lines then.
+    console.width = max(console.width, 80) if console.is_terminal else 1_000_000
     with console.capture() as capture:
         for part in parts:
             # Lines are broken by the terminal, so that what is copied from it is whole.
@@ -65,6 +65,11 @@ def size_text(size: int) -> str:
             break
     digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
     return f"{value:.{digits}f} {unit}"
+
+
+def count_text(count: int, noun: str) -> str:
+    """Return a number of things, such as "1 tensor" or "1,234 tensors"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def local_time(created: str) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from hotloop.checkpoint import read_checkpoint, storage
 from hotloop.checkpoint.tensor_file import write_tensors
 from hotloop.cli.catalogue import Catalogue
-from hotloop.cli.text import size_text
+from hotloop.cli.text import count_text, size_text
 from hotloop.errors import CheckpointError
 
 __all__ = ["export", "write_weights"]
@@ -46,8 +46,8 @@ def export(
     if is_average:
         weights = _averaged(weights, state, str(path))
     size = write_weights(file, weights)
-    what = "averages" if is_average else "tensors"
-    return f"wrote {len(weights):,} {what} of {path.name} to {file}, {size_text(size)}"
+    what = count_text(len(weights), "average" if is_average else "tensor")
+    return f"wrote {what} of {path.name} to {file}, {size_text(size)}"
 
 
 def write_weights(file: Path, weights: Mapping[str, Tensor]) -> int:

@@ -106,12 +106,14 @@ def kill_at(n: int, how: str) -> Act:
         count += 1
         if count != n:
             return operation.make()
-        if how == "half":
-            fd, data = operation.arguments
-            os.write(fd, memoryview(data)[: len(data) // 2])
-        elif how == "after":
-            operation.make()
-        return os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            if how == "half":
+                fd, data = operation.arguments
+                os.write(fd, memoryview(data)[: len(data) // 2])
+            elif how == "after":
+                operation.make()
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     return act
 

@@ -25,6 +25,11 @@ def call(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     return start(function, *arguments, **named).result()
 
 
+def pipe() -> tuple[Connection, Connection]:
+    """Return the ends of a pipe to receive from and to send to, for arguments of functions."""
+    return _CONTEXT.Pipe(duplex=False)
+
+
 class Started:
     """A function that runs in a process."""
 

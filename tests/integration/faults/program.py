@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,26 @@ class SignalAt(Callback):
             signal.raise_signal(self._number)
 
 
+class Slow(Callback):
+    """Tells when a run has begun, and sleeps in each batch and validation.
+
+    Args:
+        began: The file that is made when the run begins.
+    """
+
+    def __init__(self, began: Path) -> None:
+        self._began = began
+
+    def on_train_begin(self, state: TrainState) -> None:
+        self._began.touch()
+
+    def on_batch_end(self, state: TrainState) -> None:
+        time.sleep(0.003)
+
+    def on_validation_begin(self, state: TrainState) -> None:
+        time.sleep(0.003)
+
+
 def make_trainer(
     directory: Path | None = None,
     *,
@@ -66,6 +88,7 @@ def make_trainer(
     resume: str | None = None,
     callbacks: tuple[Callback, ...] = (),
     epochs: int = EPOCHS,
+    **saving: Any,
 ) -> Trainer:
     """Return a trainer with dropout, batch norm, shuffling, an average, a plateau and more.
 
@@ -80,6 +103,7 @@ def make_trainer(
         resume: As in `Trainer`.
         callbacks: Further ones.
         epochs: Length of the run.
+        **saving: Further arguments of `Checkpointing`.
     """
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -92,9 +116,8 @@ def make_trainer(
     if not is_own_sampler:
         loader = DataLoader(data, 8, shuffle=True, num_workers=workers)
     if directory is not None:
-        retention = {"keep_last": None, "metric": "val_loss"}
-        saving = Checkpointing(directory, every, is_async=is_async, **retention)
-        callbacks = (*callbacks, saving)
+        saving = {"keep_last": None, "metric": "val_loss", **saving}
+        callbacks = (*callbacks, Checkpointing(directory, every, is_async=is_async, **saving))
     return Trainer(
         model,
         TrainingConfig(
@@ -150,5 +173,16 @@ def run(directory: Path | None, stop_at: int | None = None, **variant: Any) -> d
     """
     callbacks = () if stop_at is None else (SignalAt(stop_at),)
     trainer = make_trainer(directory, callbacks=callbacks, **variant)
+    trainer.train()
+    return outcome(trainer)
+
+
+def run_slowly(directory: Path, began: Path, **variant: Any) -> dict[str, str]:
+    """Train to the end as `run` does, slowly enough to be hit by a signal anywhere.
+
+    The process leads a group of its own, to which its workers belong.
+    """
+    os.setpgrp()
+    trainer = make_trainer(directory, callbacks=(Slow(began),), **variant)
     trainer.train()
     return outcome(trainer)
