@@ -99,7 +99,9 @@ def report(name: str, ours: Callable[[], object], peer: str, theirs: Any, **opti
     ratio = f"{1 / result.ratio:.2f} ±{result.spread / 2:.0%}"
     if not result.is_reliable:
         ratio = f"too noisy: {ratio}"
-    print(f"| {name} | {result.ours:.2f} s | {peer} | {result.theirs:.2f} s | {ratio} |", flush=True)
+    print(
+        f"| {name} | {result.ours:.2f} s | {peer} | {result.theirs:.2f} s | {ratio} |", flush=True
+    )
 
 
 def main() -> None:
@@ -114,7 +116,9 @@ def main() -> None:
         size = sum(each.numel() * each.element_size() for each in bench.tensors.values())
         print(f"Checkpoints of {MODEL} with AdamW's state, {size / 1e9:.2f} GB.")
         print(measure.describe_machine(), end="\n\n")
-        print("| hotloop | time | peer | time | hotloop's by the peer's |\n|---|---:|---|---:|---:|")
+        print(
+            "| hotloop | time | peer | time | hotloop's by the peer's |\n|---|---:|---|---:|---:|"
+        )
         clear = (bench.clear, bench.clear)
         name = "durable save with checksums"
         for peer, save in (

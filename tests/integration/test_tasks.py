@@ -19,7 +19,17 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
-TASKS = {"train", "test", "test-fuzz", "test-soak", "test-clients", "check", "bench", "build"}
+TASKS = {
+    "train",
+    "test",
+    "test-faults",
+    "test-fuzz",
+    "test-soak",
+    "test-clients",
+    "check",
+    "bench",
+    "build",
+}
 
 _TEXT = {"type": "string", "minLength": 1}
 _TASK_NAME = {"type": "string", "pattern": r"^[^\s\$]+$"}

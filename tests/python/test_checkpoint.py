@@ -203,7 +203,7 @@ def test_a_file_that_nothing_reads_is_not_written(
 ) -> None:
     size = (save(tmp_path / "a") / name).stat().st_size
     monkeypatch.setitem(checkpoint._MAX_SIZES, name, size)
-    save(tmp_path / "b")
+    assert verify_checkpoint(save(tmp_path / "b")).step == 3
     monkeypatch.setitem(checkpoint._MAX_SIZES, name, size - 1)
     message = f"/c/{name} would have {size} bytes; at most {size - 1} are allowed$"
     with pytest.raises(CheckpointError, match=message):

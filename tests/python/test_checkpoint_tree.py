@@ -199,6 +199,8 @@ def test_tensors_of_the_same_memory_are_one() -> None:
     assert {plain[name]["$tensor"] for name in ("weight", "tied", "detached", "data")} == {"weight"}
     assert tensors["weight"].data_ptr() == weight.data_ptr()
     assert not any(tensor.requires_grad for tensor in tensors.values())
+    square = torch.eye(2)
+    assert list(flatten([square, square.t(), square.view(2, 2)])[1]) == ["0", "1"]
     empty = torch.empty(0)
     plain, tensors = flatten([empty, torch.empty(0), empty])
     assert list(tensors) == ["0", "1"]
@@ -318,6 +320,9 @@ def test_other_tensors_are_refused_by_their_path() -> None:
             torch.empty(2, dtype=torch.float8_e8m0fnu),
             r"a tensor of torch\.float8_e8m0fnu; allowed are torch",
         ),
+        (torch.ones((1,) * 65), r"a tensor of shape \(1, .*; allowed are 64 dimensions, and a"),
+        (torch.empty(0, 2**60), rf"a tensor of shape \(0, {2**60}\); allowed are .* below 2\*\*60"),
+        (torch.empty(0, 2**30, 2**30), r"a tensor of shape \(0, 1073741824, 1073741824\); allowe"),
         (dense.as_subclass(Tagged), r"of type .*\.Tagged; allowed is torch\.Tensor"),
         (nn.UninitializedParameter(), r"of type torch\.nn\.parameter\.UninitializedParameter"),
     ]

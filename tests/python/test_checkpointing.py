@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -524,15 +525,58 @@ def test_signals_that_nobody_asked_for_are_left_alone() -> None:
     assert seen == [before]
 
 
-def test_what_a_signal_did_to_a_worker_is_no_failure_of_the_run() -> None:
+def test_a_failure_after_a_signal_ends_the_run_and_saves_nothing() -> None:
     def send() -> None:
         signal.raise_signal(signal.SIGTERM)
-        raise RuntimeError("DataLoader worker was killed")
+        raise RuntimeError("out of memory")
 
     checkpoints = FakeCheckpoints()
-    trainer = make(At("on_batch_end 0:2", send), Checkpointing(checkpoints, on_exception=False))
-    assert ends(trainer) == 143
-    assert steps_of(checkpoints) == [(0, 2)]
+    assert ends(make(At("on_batch_end 0:2", send), Checkpointing(checkpoints, 100))) == 143
+    assert steps_of(checkpoints) == []
+
+
+class _Mortal(Dataset[Any]):
+    """Kills the worker that loads a certain sample, and signals the run before if asked to."""
+
+    def __init__(self, fatal: int | None, has_signal: bool) -> None:
+        self._fatal, self._has_signal = fatal, has_signal
+        inputs, targets = zip(*TinyModel().batches(8))
+        self._samples = list(zip(torch.cat(inputs), torch.cat(targets)))
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> Any:
+        if index == self._fatal:
+            if self._has_signal:
+                os.kill(os.getppid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self._samples[index]
+
+
+@pytest.mark.parametrize("has_signal", [True, False])
+def test_a_run_whose_worker_died_is_saved_as_it_is(has_signal: bool) -> None:
+    checkpoints = FakeCheckpoints()
+
+    def trainer(fatal: int | None = None) -> Trainer:
+        loader = DataLoader(_Mortal(fatal, has_signal), 2, num_workers=1, prefetch_factor=1)
+        return make(Checkpointing(checkpoints, 100), loader=loader, accumulate=3, seed=3)
+
+    whole = trainer()
+    whole.train()
+    checkpoints = FakeCheckpoints()
+    failing = trainer(11)
+    if has_signal:
+        assert ends(failing) == 143
+    else:
+        with pytest.raises(RuntimeError, match="DataLoader worker"):
+            failing.train()
+    (state,) = checkpoints.states
+    assert state["progress"]["batch"] in (4, 5)
+    resumed = trainer()
+    resumed.load_state_dict(state)
+    resumed.train()
+    assert_same(resumed, whole)
 
 
 def test_other_threads_note_nothing() -> None:

@@ -291,6 +291,21 @@ def test_a_forged_text_is_refused(old: str, new: str) -> None:
     assert Manifest.parse(forge(old, old), WHERE).step == 12
 
 
+def test_what_is_too_deep_for_the_stack_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for depth in range(900, 1000, 5):
+        text = forge('"is_best": true', '"is_best": ' + "[" * depth + "]" * depth)
+        with pytest.raises(CorruptCheckpointError, match=f"^{WHERE} is n"):
+            Manifest.parse(text, WHERE)
+
+    def overflow(*_: Any) -> None:
+        raise RecursionError("maximum recursion depth exceeded")
+
+    # Where parsing leaves less room than what comes after it needs.
+    monkeypatch.setattr(manifest, "check_name", overflow)
+    with pytest.raises(CorruptCheckpointError, match="is no manifest: RecursionError"):
+        Manifest.parse(sign(BODY), WHERE)
+
+
 @pytest.mark.parametrize(
     "body",
     [

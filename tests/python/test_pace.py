@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from hotloop.config import Cadence
 from hotloop.callbacks.pace import Pace
+from hotloop.config import Cadence
 from hotloop.testing import FakeClock
 
 

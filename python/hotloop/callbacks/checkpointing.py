@@ -90,9 +90,12 @@ class Checkpointing(Callback):
         self._has_failed = False
 
     def saves_after(self, error: BaseException) -> bool:
-        """Tell whether the run is to be saved after an error outside of an update."""
-        damaging = isinstance(error, (NonFiniteError, OverflowStreakError))
-        return self._on_exception and not damaging
+        """Tell whether the run is to be saved after an error outside of an update.
+
+        KeyboardInterrupt and its like may come from anywhere.
+        """
+        is_damaging = isinstance(error, (NonFiniteError, OverflowStreakError))
+        return self._on_exception and isinstance(error, Exception) and not is_damaging
 
     def on_train_begin(self, state: TrainState) -> None:
         """Begin to count."""

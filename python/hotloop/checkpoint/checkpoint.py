@@ -176,12 +176,9 @@ class _Folder:
             raise CorruptCheckpointError(f"{where} has files {sorted(manifest.files)!r:.500}")
         if manifest.files[_STATE].tensors:
             raise CorruptCheckpointError(f"{where} has tensors of {_STATE}")
-        expected = {_MANIFEST, *manifest.files}
         with _reading(str(self._path)):
-            found = set(os.listdir(self._fd))
-        for name in sorted(expected - found):
-            raise CorruptCheckpointError(f"{self._path / name} is missing")
-        for name in sorted(found - expected):
+            names = os.listdir(self._fd)
+        for name in sorted(set(names) - {_MANIFEST, *manifest.files}):
             raise CorruptCheckpointError(f"{self._path} has {name!r}, which does not belong to it")
         for name, entry in manifest.files.items():
             with self.open(name) as (fd, where):

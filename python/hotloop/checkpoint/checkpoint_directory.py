@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -166,8 +167,11 @@ class CheckpointDirectory:
         try:
             fd = storage.create(path)
         except FileExistsError:
-            fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            # What stands in its place must not keep anybody waiting.
+            fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(f"{path} is not a regular file")
             self._lock(fd, timeout)
             # Who it was matters only to those who wait.
             with contextlib.suppress(OSError):
@@ -189,7 +193,9 @@ class CheckpointDirectory:
                 if time.monotonic() >= deadline:
                     break
             time.sleep(0.01)
-        holder = (self.path / _LOCK).read_text(errors="replace").strip()
+        holder = ""
+        with contextlib.suppress(OSError):
+            holder = storage.read_file(self.path / _LOCK, 100).decode(errors="replace").strip()
         raise CheckpointError(
             f"{self.path} is still locked after {timeout:g} seconds, by process "
             f"{holder or 'unknown'}, which saves or removes checkpoints there; wait for it, or "

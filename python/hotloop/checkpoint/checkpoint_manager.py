@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import time
@@ -12,12 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from hotloop.argument import check_count, check_number
+from hotloop.checkpoint import storage
 from hotloop.checkpoint.background import BackgroundTask, HostBuffers
 from hotloop.checkpoint.checkpoint_directory import NAME, CheckpointDirectory, read_directory
 from hotloop.checkpoint.manifest import Info, Manifest
 from hotloop.checkpoint.retention import Retention
-from hotloop.checkpoint.tree import flatten, rebuild
+from hotloop.checkpoint.tree import encode_json, flatten, parse_json, rebuild
 from hotloop.errors import CheckpointError, CorruptCheckpointError
 
 __all__ = ["CheckpointManager"]
@@ -25,6 +27,7 @@ __all__ = ["CheckpointManager"]
 _logger = logging.getLogger("hotloop")
 
 _LATEST, _BEST, _PINNED = "latest.json", "best.json", "pinned.json"
+_MAX_PINNED = 1 << 24
 _RESERVED = ("latest", "best", _LATEST, _BEST, _PINNED)
 
 
@@ -369,7 +372,8 @@ class CheckpointManager:
                 pinned.add(name)
             elif name in times:
                 unpinned[name] = times[name]
-            self._folder.write_json(_PINNED, {"pinned": sorted(pinned), "unpinned": unpinned})
+            value = {"pinned": sorted(pinned), "unpinned": unpinned}
+            self._folder.write_json(_PINNED, {**value, "checksum": _checksum(value)})
 
     def _read_pins(self) -> tuple[set[str], dict[str, str]]:
         """Return the names that are pinned, and when those were saved that no longer are.
@@ -380,13 +384,14 @@ class CheckpointManager:
         if not os.path.lexists(path):
             return set(), {}
         try:
-            value = json.loads(path.read_bytes())
-            if type(value["pinned"]) is not list:
-                raise ValueError("there is no list of names")
+            value = parse_json(storage.read_file(path, _MAX_PINNED), str(path))
+            checksum = value.pop("checksum")
+            if checksum != _checksum(value):
+                raise ValueError("its checksum is wrong")
             return set(value["pinned"]), dict(value["unpinned"])
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        except (OSError, ValueError, AttributeError, TypeError, KeyError, CheckpointError) as error:
             raise CorruptCheckpointError(
-                f"{path} is damaged: {error!r}; remove it, and pin again what is to stay"
+                f"{path} is damaged: {error!r:.500}; remove it, and pin again what is to stay"
             ) from error
 
     def _usable(self, manifests: list[Manifest]) -> list[Manifest]:
@@ -462,3 +467,7 @@ def _pointer(manifest: Manifest, metric: str | None = None) -> dict[str, Any]:
     if metric is None:
         return value
     return {**value, "metric": metric, "value": manifest.metrics[metric]}
+
+
+def _checksum(value: Mapping[str, Any]) -> str:
+    return xxhash.xxh3_64_hexdigest(encode_json(value))

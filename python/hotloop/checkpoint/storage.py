@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import stat
@@ -15,6 +16,7 @@ __all__ = [
     "make_directory",
     "open_directory",
     "open_file",
+    "read_file",
     "remove_directory",
     "remove_file",
     "rename",
@@ -120,12 +122,37 @@ def replace_file(path: Path, data: Buffer) -> None:
         remove_file(new)
     fd = create(new)
     try:
-        write(fd, data)
-        sync(fd)
-    finally:
-        close(fd)
-    rename(new, path)
+        try:
+            write(fd, data)
+            sync(fd)
+        finally:
+            close(fd)
+        rename(new, path)
+    except OSError as error:
+        error.filename = error.filename or str(new)
+        with contextlib.suppress(OSError):
+            remove_file(new)
+        raise
     sync_directory(path.parent)
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """Return the content of a regular file.
+
+    Args:
+        path: The file.
+        limit: The most bytes that it may have.
+
+    Raises:
+        OSError: If it is missing, larger, a link, a directory, a device or a pipe.
+    """
+    # Opening a device can do something, and opening a pipe can wait.
+    found = os.lstat(path)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
+        raise OSError(f"{path} is not a regular file of at most {limit} bytes")
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    with open(os.open(path, flags), "rb") as file:
+        return file.read(limit)
 
 
 def open_directory(path: Path) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hotloop.checkpoint import storage
 from hotloop.checkpoint.manifest import FileEntry
-from hotloop.checkpoint.tree import DTYPES, encode_json, parse_json
+from hotloop.checkpoint.tree import DTYPES, encode_json, is_shape, parse_json
 from hotloop.errors import CheckpointError, CorruptCheckpointError
 
 __all__ = ["read_exactly", "read_tensors", "verify_tensors", "write_tensors"]
@@ -24,7 +24,9 @@ __all__ = ["read_exactly", "read_tensors", "verify_tensors", "write_tensors"]
 #: The most bytes of a header, as in the safetensors library.
 MAX_HEADER = 100_000_000
 # Larger writes make Linux look for large pages, which takes long when memory is fragmented.
-_BLOCK = 1 << 20
+_WRITE_BLOCK = 1 << 20
+# What stays in a core's cache until it is hashed.
+_READ_BLOCK = 1 << 18
 # Bytes after which the device begins to write, while the rest is copied.
 _SYNC = 1 << 23
 _THREADS = min(4, len(os.sched_getaffinity(0)))
@@ -72,8 +74,8 @@ def write_tensors(fd: int, tensors: Mapping[str, Tensor]) -> FileEntry:
     for name, tensor in tensors.items():
         data = _bytes(tensor.detach().to("cpu").resolve_conj().resolve_neg().contiguous())
         checksum = xxhash.xxh3_64()
-        for start in range(0, len(data), _BLOCK):
-            block = data[start : start + _BLOCK]
+        for start in range(0, len(data), _WRITE_BLOCK):
+            block = data[start : start + _WRITE_BLOCK]
             checksum.update(block)
             storage.write(fd, block)
             written += len(block)
@@ -136,12 +138,12 @@ def _read(
     pending = iter(specs)
 
     def work(_: int) -> None:
-        nowhere = memoryview(bytearray(_BLOCK))
+        nowhere = memoryview(bytearray(_READ_BLOCK))
         for spec in pending:
             target = targets.get(spec.name)
             checksum = xxhash.xxh3_64()
-            for start in range(0, spec.size, _BLOCK):
-                size = min(_BLOCK, spec.size - start)
+            for start in range(0, spec.size, _READ_BLOCK):
+                size = min(_READ_BLOCK, spec.size - start)
                 block = nowhere[:size] if target is None else target[start : start + size]
                 read_exactly(fd, block, spec.offset + start, where)
                 checksum.update(block)
@@ -228,10 +230,7 @@ def _size_of(value: Any) -> int | None:
     dtype, shape = value["dtype"], value["shape"]
     if type(dtype) is not str or dtype not in DTYPES or type(shape) is not list:
         return None
-    if not all(type(length) is int and length >= 0 for length in shape):
-        return None
-    # No stride may overflow, even where a length of 0 leaves no bytes.
-    if prod(max(length, 1) for length in shape) >= 1 << 60:
+    if not all(type(length) is int for length in shape) or not is_shape(shape):
         return None
     return prod(shape) * DTYPES[dtype].itemsize
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -15,7 +15,15 @@ from torch.nn import Parameter
 
 from hotloop.errors import CheckpointError, CorruptCheckpointError
 
-__all__ = ["DTYPES", "MAX_DEPTH", "encode_json", "flatten", "parse_json", "rebuild"]
+__all__ = [
+    "DTYPES",
+    "MAX_DEPTH",
+    "encode_json",
+    "flatten",
+    "is_shape",
+    "parse_json",
+    "rebuild",
+]
 
 #: The dtypes that a tensor may have, by their names in the safetensors format.
 DTYPES = {
@@ -44,8 +52,20 @@ MAX_DEPTH = 64
 # Python may refuse to convert ints of more than 640 digits.
 _MAX_DIGITS = 600
 _MAX_INT = 10**_MAX_DIGITS - 1
+_ALLOWED_SHAPES = "allowed are 64 dimensions, and a product below 2**60 of those above 0"
 _KEY_TYPES = (str, int, float, bool, type(None))
 _FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def is_shape(shape: Sequence[int]) -> bool:
+    """Return whether a tensor that is saved may have a shape.
+
+    Args:
+        shape: Its lengths: at most 64, the product of those above 0 below 2**60.
+    """
+    # No stride may overflow, even where a length of 0 leaves no bytes.
+    is_small = len(shape) <= 64 and all(0 <= length < 1 << 60 for length in shape)
+    return is_small and math.prod(length or 1 for length in shape) < 1 << 60
 
 
 def encode_json(value: Any, indent: int | None = None) -> bytes:
@@ -110,7 +130,8 @@ def flatten(state: Any) -> tuple[Any, dict[str, Tensor]]:
     A state is None, a bool, an int of at most 600 digits, a float, a str, a tensor, or a dict,
     `OrderedDict`, `Counter`, list, tuple or `torch.Size` of states, no more than 64 deep. Keys
     are None, a bool, an int, a float or a str. Subclasses of these types are no states, NumPy's
-    scalars included. Tensors are strided, have data and one of the dtypes in `DTYPES`.
+    scalars included. Tensors are strided, have data, at most 64 dimensions and one of the dtypes
+    in `DTYPES`.
 
     A tensor's name is its path, such as "model.layers.0.weight", with "~2", "~3"... after it
     if that is taken. Tensors with the same memory, shape, strides and dtype are one tensor.
@@ -186,6 +207,9 @@ class _Flattener:
         if tensor.dtype not in DTYPES.values():
             allowed = ", ".join(map(str, DTYPES.values()))
             raise _unsavable(path, f"a tensor of {tensor.dtype}; allowed are {allowed}")
+        if not is_shape(tensor.shape):
+            reason = f"a tensor of shape {tuple(tensor.shape)!r:.500}; {_ALLOWED_SHAPES}"
+            raise _unsavable(path, reason)
         if tensor.is_meta:
             raise _unsavable(path, "a tensor without data, on the device meta")
         # Without memory, only the same object is the same tensor.

@@ -102,7 +102,8 @@ class Catalogue:
         """Return the text of an error, with paths from this directory or a checkpoint on."""
         text = str(error)
         if name is not None:
-            text = text.replace(f"{self.path / name}{os.sep}", "")
+            place = self.path / name
+            text = text.removeprefix(f"{place} ").replace(f"{place}{os.sep}", "")
         return text.replace(f"{self.path}{os.sep}", "")
 
     def _choice(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -41,7 +41,9 @@ def generators_of(loader: Any) -> list[torch.Generator]:
     return found
 
 
-def skip(loader: Iterable[Any], batches: int) -> Iterator[Any]:
+def skip(
+    loader: Iterable[Any], batches: int, check: Callable[[], None] | None = None
+) -> Iterator[Any]:
     """Iterate over a loader behind its first batches.
 
     A torch DataLoader over a `ShuffledSampler` begins there at once, in the sampler's epoch. From
@@ -53,6 +55,7 @@ def skip(loader: Iterable[Any], batches: int) -> Iterator[Any]:
     Args:
         loader: Yields the same batches each time, but for what its generators draw.
         batches: How many to leave out.
+        check: Called before each batch that is drawn to be dropped; may raise.
 
     Raises:
         ValueError: If `batches` is no int of at least 0, or the loader has fewer.
@@ -66,6 +69,8 @@ def skip(loader: Iterable[Any], batches: int) -> Iterator[Any]:
         return iter(loader)
     iterator = iter(loader)
     for had in range(batches):
+        if check is not None:
+            check()
         try:
             next(iterator)
         except StopIteration:

@@ -39,18 +39,31 @@ class Feed:
         if isinstance(loader, First):
             self._loader, self._count = loader.loader, loader.count
         self._generators = generators
-        #: The generators before the order of the epoch was drawn.
+        #: The generators before the order of an epoch was drawn, and which epoch that was.
         self._began: Mapping[str, Any] | None = None
+        self._epoch = -1
         self._loader_state: Any = None
         self._now: Mapping[str, Any] | None = None
 
-    def batches(self, epoch: int, behind: int, pass_over: Callable[[], None]) -> Iterable[Any]:
+    @property
+    def has_workers(self) -> bool:
+        """Whether processes of their own load the batches, and draw no numbers of this one."""
+        return bool(getattr(self._loader, "num_workers", 0))
+
+    def batches(
+        self,
+        epoch: int,
+        behind: int,
+        pass_over: Callable[[], None],
+        check: Callable[[], None] | None = None,
+    ) -> Iterable[Any]:
         """Return the batches of an epoch.
 
         Args:
             epoch: Its index, from 0.
             behind: How many of its batches it has had.
             pass_over: Called for each batch that is left out.
+            check: Called while those before are passed over; may raise.
 
         Raises:
             ValueError: If the loader has fewer batches than the epoch has had.
@@ -60,13 +73,16 @@ class Feed:
             self._loader.load_state_dict(self._loader_state)  # type: ignore[attr-defined]
             self._loader_state = None
             rest: Iterable[Any] = self._loader
-        elif behind and self._began is not None:
+        elif self._epoch == epoch and self._began is not None and (behind or self.has_workers):
+            # Worker processes have drawn as soon as there are any, before the first batch.
             now = self.random_state()
             set_random_state(self._began, self._generators)
-            rest = skip(self._loader, behind)
-            set_random_state(now, self._generators)
+            try:
+                rest = skip(self._loader, behind, check)
+            finally:
+                set_random_state(now, self._generators)
         else:
-            self._began = self.random_state()
+            self._began, self._epoch = self.random_state(), epoch
             rest = self._loader
         if self._count is not None:
             rest = itertools.islice(rest, self._count - behind)
@@ -110,6 +126,7 @@ class Feed:
         return {
             "now": self.random_state(),
             "began": self._began,
+            "epoch": self._epoch,
             "loader": loader,
             "left_out": sorted(self.left_out),
         }
@@ -128,7 +145,7 @@ class Feed:
             )
         self.set_random_state(state["now"])
         self._now = state["now"]
-        self._began = state["began"]
+        self._began, self._epoch = state["began"], state["epoch"]
         self._loader_state = state["loader"]
         self.left_out = {(epoch, batch) for epoch, batch in state["left_out"]}
 

@@ -183,13 +183,10 @@ class Run:
                     self._apply(action)
 
     def count(self, update: Update) -> None:
-        """Count an update, log if it is time, and call its hook.
+        """Count an update.
 
         Args:
             update: What it gave.
-
-        Raises:
-            NonFiniteError: If the mean loss of a window is not finite and the run is strict.
         """
         self._update = update
         self.samples += update.samples
@@ -197,11 +194,23 @@ class Run:
         self.behind = self.batch
         if not update.is_applied:
             self.skipped += 1
-            self.call("on_step_skipped")
             return
         self.step += 1
         if update.grad_norm is not None:
             self._grad_norms.add(update.grad_norm)
+
+    def report(self, update: Update) -> None:
+        """Log the update that was counted, if it is time, and call its hook.
+
+        Args:
+            update: What it gave.
+
+        Raises:
+            NonFiniteError: If the mean loss of a window is not finite and the run is strict.
+        """
+        if not update.is_applied:
+            self.call("on_step_skipped")
+            return
         # The last window of a run may be a short one.
         is_due = self._log.is_due(self.step, self.updates) or self.step == self.steps
         if self.batch == self._batches_per_epoch:

@@ -48,6 +48,9 @@ class Signals:
         traceback: TracebackType | None,
     ) -> None:
         """Put the handlers of before back."""
+        if isinstance(error, SystemExit):
+            # Loaders whose workers are dead may outlive this block.
+            self._before.pop(signal.SIGCHLD, None)
         for number, handler in self._before.items():
             # A handler that Python did not set cannot be set by it either.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
@@ -71,13 +74,39 @@ class Signals:
         return SystemExit(128 + self.received)
 
     def watch(self, batches: Iterable[Any]) -> Iterable[Any]:
-        """Return batches before each of which `check` is called."""
+        """Return batches before each of which `check` is called.
+
+        If they cannot be loaded after a signal, that is what ends the run: the signal may have
+        ended the worker processes too.
+        """
         return self._watched(batches) if self._before else batches
 
     def _watched(self, batches: Iterable[Any]) -> Iterator[Any]:
-        for batch in batches:
+        iterator = iter(batches)
+        self.hold_workers()
+        while True:
             self.check()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            except Exception as error:
+                if self.received is None:
+                    raise
+                raise self.ending() from error
             yield batch
+
+    def hold_workers(self) -> None:
+        """Keep torch from raising anywhere in the program when a worker process has died.
+
+        The loader itself raises when a batch of that worker is missing, where the state of the
+        run is whole.
+        """
+        if not self._before or signal.SIGCHLD in self._before:
+            return
+        handler = signal.getsignal(signal.SIGCHLD)
+        if getattr(handler, "__module__", None) == "torch.utils.data._utils.signal_handling":
+            self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         before = self._before[number]

@@ -186,6 +186,7 @@ class Steps:
             [self._loss], [1], first_length(batch) or 0, None, is_applied=True, running=running
         )
         run.count(update)
+        run.report(update)
 
 
 def _ignore(action: Action) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
@@ -459,8 +459,12 @@ class Trainer:
         """Save what can be saved of a run that fails, and raise what ends it."""
         checkpointing = self._saver.checkpointing
         is_signal = self._signals.received is not None
-        is_saved = is_signal or (checkpointing is not None and checkpointing.saves_after(error))
-        if checkpointing is None or not is_saved or self._signals.is_repeated:
+        if checkpointing is None or self._signals.is_repeated or self._run.is_over:
+            raise error
+        if is_signal and isinstance(error, Exception):
+            # Not where the run is whole, and a run that goes on must not differ.
+            raise self._signals.ending() from error
+        if not is_signal and not checkpointing.saves_after(error):
             raise error
         if self._is_updating:
             _LOGGER.warning(
@@ -472,9 +476,6 @@ class Trainer:
                 # The batches of the update that was not made come again.
                 self._run.batch = self._run.behind
             self._saver.save_failed()
-        if is_signal and not isinstance(error, (KeyboardInterrupt, SystemExit)):
-            # Such as a worker that the same signal has ended.
-            raise self._signals.ending() from error
         raise error
 
     def _roll_back(self, error: _NonFiniteUpdate) -> None:
@@ -508,17 +509,18 @@ class Trainer:
         run = self._run
         if not run.is_ending:
             run.is_ending = self._train_batches()
+            self._is_updating = False
         is_whole = run.is_ending
         run.call("on_epoch_end")
         self._validate_if_wanted(is_interruptible=False)
         if is_whole:
             run.end_epoch()
-            self._saver.save_if_wanted()
+            if not run.is_over:
+                self._saver.save_if_wanted()
 
     def _train_batches(self) -> bool:
         """Train on the batches that the epoch has not had; return whether they were all of them."""
-        run, config = self._run, self.config
-        window, self._window = self._window, None
+        run, config, window = self._run, self.config, self._window
         if window is None:
             # Those of an update that failed come again.
             run.batch = run.behind
@@ -527,9 +529,12 @@ class Trainer:
         else:
             # What a signal broke off.
             self._validate_if_wanted()
-        batches = self._feed.batches(run.epoch, run.batch, self._pass_over)
+        batches = self._feed.batches(run.epoch, run.batch, self._pass_over, self._signals.check)
         start = self._clock()
-        watch = _Watch(self)
+        watch = _Watch(self, window)
+        if self._feed.has_workers:
+            batches = self._loaded(batches, watch)
+        self._window = None
         measured = train_epoch(
             self.model,
             self.optimizer,
@@ -557,6 +562,7 @@ class Trainer:
             # The end of the epoch comes again, and asks for it anew.
             self._wants_validation = False
             raise
+        self._is_updating = True
         is_validated = self._validated_at == run.step
         # Those of a validation are in the history already.
         values["seconds"] = self._clock() - start
@@ -568,6 +574,22 @@ class Trainer:
             self.schedules.after_epoch(values, is_validated=is_validated)
         return is_whole
 
+    def _loaded(self, batches: Iterable[Any], watch: _Watch) -> Iterator[Any]:
+        """Yield batches that worker processes load; where one fails, the run is whole."""
+        iterator = iter(batches)
+        self._signals.hold_workers()
+        while True:
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            except Exception as error:
+                self._window = watch.window
+                if self._signals.received is None:
+                    raise
+                raise self._signals.ending() from error
+            yield batch
+
     def _pass_over(self) -> None:
         """Count a batch that is left out."""
         self._run.batch += 1
@@ -576,6 +598,10 @@ class Trainer:
         """Validate, save and end, if it is time or asked for."""
         if update.is_applied and self._validate_pace.is_due(self._run.step, self._run.updates):
             self._wants_validation = True
+        if self._run.is_over:
+            # What is left is done first: there is no going on from here.
+            self._validate_if_wanted(is_interruptible=False)
+            return
         self._signals.check()
         self._validate_if_wanted()
         self._saver.save_if_wanted()
@@ -592,7 +618,8 @@ class Trainer:
             run.call("on_validation_begin")
             values: dict[str, float] = {}
             for prefix, loader in self._val_loaders.items():
-                batches = self._signals.watch(loader) if is_interruptible else loader
+                can_go_on = is_interruptible and not run.is_over
+                batches = self._signals.watch(loader) if can_go_on else loader
                 values |= self._evaluate(prefix, batches)
         except BaseException:
             # It comes again, and draws the same numbers.
@@ -651,7 +678,9 @@ class _NonFiniteUpdate(Exception):  # noqa: N818
 class _Watch(Observer):
     """Tells a trainer what happens in an epoch."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Trainer, window: Window | None) -> None:
+        #: Batches of an update that has not been made.
+        self.window = window
         self._trainer = trainer
         self._run = trainer._run
         self._hooks = trainer.callbacks.hooks
@@ -670,6 +699,7 @@ class _Watch(Observer):
 
     def after_batch(self, result: StepResult, window: Window) -> None:
         self._run.batch += 1
+        self.window = None if window.is_full else window
         if self._hooks["on_batch_end"]:
             self._run.call("on_batch_end")
         if self._signals.received is not None and not window.is_full:
@@ -685,8 +715,9 @@ class _Watch(Observer):
             raise _NonFiniteUpdate(range(self._run.behind, self._run.batch))
         if update.is_applied and self._schedules.move_with_updates:
             self._schedules.after_update()
-        trainer._is_updating = False
         self._run.count(update)
+        trainer._is_updating = False
+        self._run.report(update)
         if (
             self._has_pace
             or trainer._wants_validation

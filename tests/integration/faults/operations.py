@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -119,42 +120,39 @@ def kill_at(n: int, how: str) -> Act:
 
 
 class Fault:
-    """Lets an operation fail, and all that follow or those that need space.
+    """Lets an operation fail, in the middle if it writes.
 
     Args:
         n: The operation, from 1.
         number: The number of the error.
-        lasts: "once", or how long the disk stays full or broken: "writing" fails what needs
-            space from there on, "all" fails everything.
+        goes_on: Whether all that follow and need space fail too.
 
     Attributes:
-        count: Operations so far.
-        failed: Those that have failed.
+        failed: What has failed.
     """
 
     _NEED_SPACE = ("create", "write", "sync", "make_directory", "sync_directory")
 
-    def __init__(self, n: int, number: int, lasts: str = "once") -> None:
-        self.count = 0
+    def __init__(self, n: int, number: int, goes_on: bool = False) -> None:
         self.failed: list[Operation] = []
-        self._n = n
+        self._left = n
         self._number = number
-        self._lasts = lasts
+        self._goes_on = goes_on
 
     def __call__(self, operation: Operation) -> Any:
-        self.count += 1
-        is_hit = self.count == self._n
-        if self.count > self._n:
-            is_hit = self._lasts == "all"
-            is_hit |= self._lasts == "writing" and operation.name in self._NEED_SPACE
-        # What begins to sync leaves its errors to what waits.
-        if not is_hit or operation.name == "begin_sync":
+        self._left -= 1
+        is_after = self._left < 0 and self._goes_on and operation.name in self._NEED_SPACE
+        # What begins to sync leaves its errors to what waits, and what is there needs no space.
+        is_harmless = operation.name == "begin_sync"
+        if operation.name == "create" and self._number == errno.ENOSPC:
+            is_harmless = os.path.lexists(operation.path)
+        if not (self._left == 0 or is_after) or is_harmless:
             return operation.make()
         self.failed.append(operation)
         if operation.name == "close":
             # A descriptor is closed even if that fails.
             operation.make()
-        if operation.name == "write":
+        elif operation.name == "write":
             fd, data = operation.arguments
             os.write(fd, memoryview(data)[: len(data) // 2])
         raise OSError(self._number, os.strerror(self._number), str(operation.path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -61,6 +61,40 @@ class Started:
             self.process.join()
             raise AssertionError(f"the process did not end within {timeout} seconds")
         return self.process.exitcode
+
+
+def each_within(seconds: float, function: Callable[..., Any], items: Sequence[Any]) -> list[Any]:
+    """Return what a function returns for each item, in one process.
+
+    Args:
+        seconds: What it may take for one; after that it gives None, and another process goes on.
+        function: The function.
+        items: Its arguments, one for each call.
+    """
+    results: list[Any] = []
+    while len(results) < len(items):
+        receiver, sender = pipe()
+        started = start(_send_each, function, items[len(results) :], sender)
+        sender.close()
+        try:
+            while len(results) < len(items):
+                is_there = receiver.poll(seconds)
+                results.append(receiver.recv() if is_there else None)
+                if not is_there:
+                    break
+        except EOFError:
+            # What it failed with, if it did.
+            started.result()
+            results.append(None)
+        finally:
+            started.process.kill()
+            started.process.join()
+    return results
+
+
+def _send_each(function: Callable[..., Any], items: Sequence[Any], sender: Connection) -> None:
+    for item in items:
+        sender.send(function(item))
 
 
 def _work(

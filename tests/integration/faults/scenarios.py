@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from hotloop.checkpoint import CheckpointManager, tensor_file
@@ -150,6 +151,11 @@ def begin(elsewhere: Path) -> None:
     tensor_file._SYNC = 1024
 
 
+def skip_fsync() -> None:
+    """Save time in a process: what is synced matters only where the machine fails."""
+    pytest.MonkeyPatch().setattr(os, "fsync", lambda fd: None)
+
+
 def check_pointers(manager: CheckpointManager) -> list[str]:
     """Return which files for people do not tell what is there."""
     names = {each.name for each in manager.checkpoints()}
@@ -175,7 +181,7 @@ def check_foreign(directory: Path) -> list[str]:
 
 
 class warnings_of(logging.Handler):  # noqa: N801
-    """Collects the texts of a logger's warnings in a `with` block."""
+    """Collects the texts of a logger's warnings in a `with` block, with those of their errors."""
 
     def __init__(self, name: str) -> None:
         super().__init__(logging.WARNING)
@@ -190,7 +196,8 @@ class warnings_of(logging.Handler):  # noqa: N801
         self._logger.removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._texts.append(record.getMessage())
+        error = record.exc_info[1] if record.exc_info else None
+        self._texts.append(record.getMessage() + ("" if error is None else f": {error}"))
 
 
 def copies(start: Path, directory: Path) -> Path:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,8 +82,10 @@ def traced(
             os.write(sender, b"x")
             _wait_for_tracer()
             work()
-        finally:
-            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
     os.close(sender)
     try:
         assert os.read(receiver, 1) == b"x"
