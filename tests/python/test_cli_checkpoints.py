@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import io
 import json
 import os
 import re
@@ -26,12 +27,14 @@ import hotloop
 from hotloop import cli
 from hotloop.checkpoint import (
     CheckpointManager,
+    checkpoint_directory,
     manifest,
     read_manifest,
     storage,
     verify_checkpoint,
 )
 from hotloop.cli import checkpoint_actions
+from hotloop.cli.catalogue import size_of
 from hotloop.cli.text import local_time, size_text, styled
 from hotloop.config import TrainingConfig
 from hotloop.errors import CorruptCheckpointError
@@ -199,7 +202,7 @@ def test_list_tells_what_is_damaged(directory: Path, run: Run) -> None:
     with (directory / NAMES[1] / "state.json").open("ab") as file:
         file.write(b" ")
     (directory / "link").symlink_to(directory / NAMES[2])
-    (directory / "step_9").mkdir()
+    (directory / "step_00000099").mkdir()
     (directory / "other").mkdir()
     (directory / ".saving-x").mkdir()
     (directory / ".saving-x" / "state.json").touch()
@@ -211,16 +214,16 @@ def test_list_tells_what_is_damaged(directory: Path, run: Run) -> None:
     assert lines == [
         "name           step  epoch             saved     size  train_loss  val_loss",
         "step_00000030    30      3  2026-03-02 01:00  1.00 MB         0.3       1.5  latest",
-        "link  is a symbolic link, which is not followed",
+        "link  is a symbolic link, which is not followed; use its target instead",
         f"renamed  {reason(directory / 'renamed')}",
         "step_00000010  manifest.json is damaged: its checksum is wrong",
         f"step_00000020  {reason(directory / NAMES[1])}",
-        f"step_9  {reason(directory / 'step_9')}",
+        f"step_00000099  {reason(directory / 'step_00000099')}",
         lines[7],
         "",
     ]
     assert re.fullmatch(
-        r"pinned\.json is damaged: JSONDecodeError\(.*\); remove it, and pin again what is to stay",
+        r"pinned\.json is damaged: .*; remove it, and pin again what is to stay",
         lines[7],
     )
     assert end == "1 checkpoint, 1.00 MB; 5 more cannot be loaded"
@@ -230,6 +233,11 @@ def test_list_tells_what_is_damaged(directory: Path, run: Run) -> None:
 def test_list_of_pins_that_are_none(directory: Path, run: Run, pins: str) -> None:
     (directory / "pinned.json").write_text(pins)
     assert "\npinned.json is damaged: " in run(directory)
+
+
+def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:
+    path = CheckpointManager(tmp_path).save(state_of(1), step=1, metrics={"a": NAN})
+    assert size_of(read_manifest(path)) == sum(file.stat().st_size for file in path.iterdir())
 
 
 def test_only_damaged_ones(directory: Path, run: Run) -> None:
@@ -283,14 +291,12 @@ def test_reading_changes_nothing(directory: Path, run: Run, tmp_path: Path) -> N
 def test_a_checkpoint_may_go_while_it_is_listed(
     directory: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hotloop.cli import catalogue
-
     def read(path: Path) -> Any:
         if path.name == NAMES[0]:
             shutil.rmtree(path)
         return read_manifest(path)
 
-    monkeypatch.setattr(catalogue, "read_manifest", read)
+    monkeypatch.setattr(checkpoint_directory, "read_manifest", read)
     assert run(directory).endswith("\n\n2 checkpoints, 2.00 MB\n")
 
 
@@ -320,6 +326,9 @@ def test_list_in_a_terminal(directory: Path, run: Run, monkeypatch: pytest.Monke
         "",
         "2 checkpoints, 2.00 MB; 1 more cannot be loaded",
     ]
+    (directory / NAMES[1] / ("n" * 100)).touch()
+    assert "n" * 100 in re.sub(r"\x1b\[[0-9;]*m", "", run(directory))
+    (directory / NAMES[1] / ("n" * 100)).unlink()
     name = "a-name-of-so-many-words-may-be-broken"
     (directory / NAMES[2]).rename(directory / name)
     rows = run(directory).split("step_")[0].splitlines()[1:]
@@ -378,17 +387,25 @@ def test_verify_names_the_file_and_the_tensor(
 
 
 def test_verify_prints_each_line_when_it_knows_it(
-    directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Stream(io.StringIO):
+        flushed = ""
+
+        def flush(self) -> None:
+            self.flushed = self.getvalue()
+
+    stream = Stream()
     printed = []
 
     def verify(path: Path) -> Any:
-        printed.append(capsys.readouterr().out.count("ok"))
+        printed.append(stream.flushed.count(" ok "))
         return read_manifest(path)
 
+    monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setattr(checkpoint_actions, "verify_checkpoint", verify)
     assert cli.main(["checkpoints", str(directory), "verify"]) == 0
-    assert printed == [0, 1, 1]
+    assert printed == [0, 1, 2]
 
 
 def test_a_checkpoint_may_go_while_it_is_verified(
@@ -529,6 +546,7 @@ def test_show_of_little(tmp_path: Path, run: Run) -> None:
     manager = CheckpointManager(tmp_path)
     manager.save(None, step=0, name="a")
     manager.save(torch.ones(2, 2), step=0, name="b")
+    manager.save({"a": {"model": {"w": torch.ones(1)}}}, step=0, name="c")
     lines = run(tmp_path, "show", "a").splitlines()
     assert [line.split()[0] for line in lines[:-2]] == [
         *("a", "step", "epoch", "saved", "size", "versions")
@@ -541,6 +559,7 @@ def test_show_of_little(tmp_path: Path, run: Run) -> None:
         "",
         "all: 4 values, 16 B",
     ]
+    assert run(tmp_path, "show", "c").splitlines()[-1] == "all: 1 values, 4 B"
 
 
 def test_show_does_not_read_tensors(
@@ -564,9 +583,11 @@ def test_show_refuses(directory: Path, fail: Run) -> None:
     header.write_bytes(data.replace(b'"F32"', b'"F3x"'))
     message = fail(directory, "show", NAMES[1])
     assert message.startswith(f"{header} is damaged: Error while deserializing header")
-    # Of the same size in the manifest, but with a type that no checkpoint has.
-    header.write_bytes(data.replace(b'"F32","shape":[250000]', b'"E8M0", "shape":[1000000]'[:22]))
-    assert "is damaged" in fail(directory, "show", NAMES[1])
+    # A type that the format has, and no checkpoint.
+    changed = data.replace(b'"F32","shape":[250000]', b'"F4","shape":[2000000]')
+    assert len(changed) == len(data)
+    header.write_bytes(changed)
+    assert fail(directory, "show", NAMES[1]) == f"{header} is damaged: it has dtype 'F4'"
     header = third / "tensors.safetensors"
     header.write_bytes(header.read_bytes().replace(b"model.weight", b"model.weighs"))
     assert fail(directory, "show", NAMES[2]).startswith(
@@ -676,10 +697,18 @@ def test_prune_refuses_rules_and_damaged_pins(directory: Path, fail: Run) -> Non
     (directory / "pinned.json").write_text("{}")
     before = content(directory)
     assert fail(directory, "prune", "--keep-last", "1", "--yes") == (
-        f"{directory}/pinned.json is damaged: KeyError('pinned'); remove it, and pin again what "
+        f"{directory}/pinned.json is damaged: KeyError('checksum'); remove it, and pin again what "
         "is to stay"
     )
     assert content(directory) == before
+
+
+def test_prune_needs_no_best(tmp_path: Path, run: Run) -> None:
+    manager = CheckpointManager(tmp_path, keep_last=None)
+    for step in (1, 2):
+        manager.save(step, step=step)
+    run(tmp_path, "prune", "--keep-last", "1", "--yes")
+    assert [manifest.step for manifest in manager.checkpoints()] == [2]
 
 
 def test_prune_leaves_damaged_ones_alone(directory: Path, run: Run) -> None:

@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from hotloop.checkpoint.manifest import Info, Manifest
 from hotloop.checkpoint.tree import encode_json
 from hotloop.errors import CheckpointError, CorruptCheckpointError
 
-__all__ = ["CheckpointDirectory", "read_directory"]
+__all__ = ["CheckpointDirectory", "has_files", "read_directory", "scan"]
 
 _logger = logging.getLogger("hotloop")
 
@@ -36,6 +36,35 @@ _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space there, or use another directory"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable"),
 }
+
+
+def scan(
+    directory: Path, names: Iterable[str] | None = None
+) -> tuple[list[Manifest], dict[str, CheckpointError]]:
+    """Return the manifests of a directory, newest first, and what is wrong with the others.
+
+    Nothing is changed. The names in the manifests are those that the checkpoints have now.
+
+    Args:
+        directory: Where the checkpoints are.
+        names: Which to look at; None for all.
+    """
+    if names is None:
+        found_names = (name for name in sorted(os.listdir(directory)) if NAME.fullmatch(name))
+        names = [name for name in found_names if _is_checkpoint(directory / name)]
+    found = []
+    problems = {}
+    for name in names:
+        path = directory / name
+        try:
+            _refuse_link(path)
+            found.append(replace(read_manifest(path), name=name))
+        except CheckpointError as error:
+            # Another process may have removed it in the meantime.
+            if os.path.lexists(path):
+                problems[name] = error
+    found.sort(key=lambda manifest: (manifest.sequence, manifest.name), reverse=True)
+    return found, problems
 
 
 class CheckpointDirectory:
@@ -81,25 +110,8 @@ class CheckpointDirectory:
             raise CheckpointError(f"cannot {what} in {self.path}: {error}; {remedy}") from error
 
     def scan(self) -> tuple[list[Manifest], dict[str, CheckpointError]]:
-        """Return the manifests, newest first, and by name what is wrong with the others.
-
-        The names in the manifests are those that the directories have now.
-        """
-        found = []
-        problems = {}
-        for name in sorted(os.listdir(self.path)):
-            path = self.path / name
-            if not NAME.fullmatch(name) or not _is_checkpoint(path):
-                continue
-            try:
-                _refuse_link(path)
-                found.append(replace(read_manifest(path), name=name))
-            except CheckpointError as error:
-                # Another process may have removed it in the meantime.
-                if os.path.lexists(path):
-                    problems[name] = error
-        found.sort(key=lambda manifest: (manifest.sequence, manifest.name), reverse=True)
-        return found, problems
+        """Return what the function `scan` finds here."""
+        return scan(self.path)
 
     def has(self, manifest: Manifest) -> bool:
         """Return whether a checkpoint is still there, and not another one with its name."""
@@ -236,12 +248,16 @@ def _refuse_link(path: Path) -> None:
         )
 
 
+def has_files(path: Path) -> bool:
+    """Return whether there is a file of a checkpoint in a directory."""
+    return any(os.path.lexists(path / name) for name in _FILES)
+
+
 def _is_checkpoint(path: Path) -> bool:
     """Return whether a directory, or a link, is a checkpoint or what is left of one."""
     if not path.is_dir() and not path.is_symlink():
         return False
-    has_file = any(os.path.lexists(path / name) for name in _FILES)
-    return has_file or _DEFAULT_NAME.fullmatch(path.name) is not None
+    return has_files(path) or _DEFAULT_NAME.fullmatch(path.name) is not None
 
 
 def _remove(path: Path) -> None:

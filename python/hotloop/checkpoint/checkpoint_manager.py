@@ -11,24 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 from hotloop.argument import check_count, check_number
-from hotloop.checkpoint import storage
 from hotloop.checkpoint.background import BackgroundTask, HostBuffers
 from hotloop.checkpoint.checkpoint_directory import NAME, CheckpointDirectory, read_directory
 from hotloop.checkpoint.manifest import Info, Manifest
+from hotloop.checkpoint.pins import PINNED, Pins
 from hotloop.checkpoint.retention import Retention
-from hotloop.checkpoint.tree import encode_json, flatten, parse_json, rebuild
+from hotloop.checkpoint.tree import flatten, rebuild
 from hotloop.errors import CheckpointError, CorruptCheckpointError
 
 __all__ = ["CheckpointManager"]
 
 _logger = logging.getLogger("hotloop")
 
-_LATEST, _BEST, _PINNED = "latest.json", "best.json", "pinned.json"
-_MAX_PINNED = 1 << 24
-_RESERVED = ("latest", "best", _LATEST, _BEST, _PINNED)
+_LATEST, _BEST = "latest.json", "best.json"
+_RESERVED = ("latest", "best", _LATEST, _BEST, PINNED)
 
 
 class CheckpointManager:
@@ -347,12 +344,11 @@ class CheckpointManager:
 
     def _left_over(self, manifests: list[Manifest]) -> list[str]:
         try:
-            pinned, unpinned = self._read_pins()
+            pins = Pins.read(self.directory)
         except CorruptCheckpointError as error:
             _logger.warning("no checkpoint is removed: %s", error)
             return []
-        own = {m.name for m in manifests if m.is_pinned and unpinned.get(m.name) != m.created}
-        kept = self._retention.kept(manifests, pinned | own)
+        kept = self._retention.kept(manifests, pins.names(manifests))
         return [manifest.name for manifest in manifests if manifest.name not in kept]
 
     def _remove(self, names: list[str]) -> None:
@@ -363,36 +359,16 @@ class CheckpointManager:
         self._background.join()
         with self._folder.changing(f"{'pin' if is_pinned else 'unpin'} checkpoint {name!r}"):
             times = {manifest.name: manifest.created for manifest in self.checkpoints()}
-            pinned, unpinned = self._read_pins()
-            if name not in times and (is_pinned or name not in pinned):
+            pins = Pins.read(self.directory)
+            if name not in times and (is_pinned or name not in pins.pinned):
                 raise self._missing(name)
-            pinned.discard(name)
-            unpinned.pop(name, None)
+            pins.pinned.discard(name)
+            pins.unpinned.pop(name, None)
             if is_pinned:
-                pinned.add(name)
+                pins.pinned.add(name)
             elif name in times:
-                unpinned[name] = times[name]
-            value = {"pinned": sorted(pinned), "unpinned": unpinned}
-            self._folder.write_json(_PINNED, {**value, "checksum": _checksum(value)})
-
-    def _read_pins(self) -> tuple[set[str], dict[str, str]]:
-        """Return the names that are pinned, and when those were saved that no longer are.
-
-        Another checkpoint that gets such a name was saved at another time.
-        """
-        path = self.directory / _PINNED
-        if not os.path.lexists(path):
-            return set(), {}
-        try:
-            value = parse_json(storage.read_file(path, _MAX_PINNED), str(path))
-            checksum = value.pop("checksum")
-            if checksum != _checksum(value):
-                raise ValueError("its checksum is wrong")
-            return set(value["pinned"]), dict(value["unpinned"])
-        except (OSError, ValueError, AttributeError, TypeError, KeyError, CheckpointError) as error:
-            raise CorruptCheckpointError(
-                f"{path} is damaged: {error!r:.500}; remove it, and pin again what is to stay"
-            ) from error
+                pins.unpinned[name] = times[name]
+            self._folder.write_json(PINNED, pins.to_plain())
 
     def _usable(self, manifests: list[Manifest]) -> list[Manifest]:
         return [m for m in manifests if (m.name, m.created) not in self._damaged]
@@ -467,7 +443,3 @@ def _pointer(manifest: Manifest, metric: str | None = None) -> dict[str, Any]:
     if metric is None:
         return value
     return {**value, "metric": metric, "value": manifest.metrics[metric]}
-
-
-def _checksum(value: Mapping[str, Any]) -> str:
-    return xxhash.xxh3_64_hexdigest(encode_json(value))

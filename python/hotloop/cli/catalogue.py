@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from hotloop.checkpoint import Manifest, read_manifest
-from hotloop.checkpoint.checkpoint_directory import NAME
-from hotloop.errors import CheckpointError, CorruptCheckpointError
+from hotloop.checkpoint import Manifest, storage
+from hotloop.checkpoint.checkpoint_directory import has_files, scan
+from hotloop.checkpoint.pins import Pins
+from hotloop.errors import CheckpointError
 
 __all__ = ["Catalogue", "read_catalogue", "size_of"]
-
-_FILES = ("manifest.json", "state.json", "tensors.safetensors")
 
 
 @dataclass(frozen=True)
@@ -123,16 +121,15 @@ def read_catalogue(path: Path) -> Catalogue:
     if not path.is_dir():
         reason = "is no directory" if os.path.lexists(path) else "does not exist"
         raise CheckpointError(f"{path} {reason}; give a directory of checkpoints")
-    if _has_files(path):
+    if has_files(path):
         # "." has no name, and neither a link nor ".." is that of a checkpoint.
         path = path.resolve()
-        found, problems = _read(path.parent, [path.name])
+        found, problems = scan(path.parent, [path.name])
         return Catalogue(path.parent, found, problems, single=path.name)
-    names = (name for name in sorted(os.listdir(path)) if NAME.fullmatch(name))
-    found, problems = _read(path, [name for name in names if _is_checkpoint(path / name)])
+    found, problems = scan(path)
     best, metric = _read_best(path, found)
     try:
-        pinned, pin_problem = _read_pinned(path, found), None
+        pinned, pin_problem = frozenset(Pins.read(path).names(found)), None
     except CheckpointError as error:
         pinned, pin_problem = frozenset(), error
     return Catalogue(
@@ -151,37 +148,10 @@ def size_of(manifest: Manifest) -> int:
     return len(manifest.to_bytes()) + sum(entry.size for entry in manifest.files.values())
 
 
-def _has_files(path: Path) -> bool:
-    return any(os.path.lexists(path / name) for name in _FILES)
-
-
-def _is_checkpoint(path: Path) -> bool:
-    """Return whether a directory, or a link to one, is a checkpoint or what is left of one."""
-    return path.is_dir() and (_has_files(path) or path.name.startswith("step_"))
-
-
-def _read(path: Path, names: list[str]) -> tuple[list[Manifest], dict[str, CheckpointError]]:
-    found, problems = [], {}
-    for name in names:
-        try:
-            if (path / name).is_symlink():
-                raise CorruptCheckpointError(
-                    f"{path / name} is a symbolic link, which is not followed"
-                )
-            # A directory may have been renamed.
-            found.append(replace(read_manifest(path / name), name=name))
-        except CheckpointError as error:
-            # A run may have removed it in the meantime.
-            if os.path.lexists(path / name):
-                problems[name] = error
-    found.sort(key=lambda manifest: (manifest.sequence, manifest.name), reverse=True)
-    return found, problems
-
-
 def _read_best(path: Path, found: list[Manifest]) -> tuple[str | None, str | None]:
     """Return the name of the best one and the metric, of a file or else of the manifests."""
     try:
-        value = json.loads((path / "best.json").read_bytes())
+        value = json.loads(storage.read_file(path / "best.json", 1 << 20))
         metric = value.get("metric")
         is_there = (value["checkpoint"], value["sequence"]) in {(m.name, m.sequence) for m in found}
         if is_there and isinstance(metric, (str, type(None))):
@@ -190,20 +160,3 @@ def _read_best(path: Path, found: list[Manifest]) -> tuple[str | None, str | Non
         # Nothing depends on the file; the next save writes it anew.
         pass
     return next((manifest.name for manifest in found if manifest.is_best), None), None
-
-
-def _read_pinned(path: Path, found: list[Manifest]) -> frozenset[str]:
-    place = path / "pinned.json"
-    value: Any = {"pinned": [], "unpinned": {}}
-    try:
-        if os.path.lexists(place):
-            value = json.loads(place.read_bytes())
-        if not isinstance(value["pinned"], list):
-            raise ValueError("there is no list of names")
-        unpinned = dict(value["unpinned"])
-        own = (m.name for m in found if m.is_pinned and unpinned.get(m.name) != m.created)
-        return frozenset([*value["pinned"], *own])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise CorruptCheckpointError(
-            f"{place} is damaged: {error!r}; remove it, and pin again what is to stay"
-        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import traceback
 from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ class Started:
         self, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
     ) -> None:
         self._receiver, sender = _CONTEXT.Pipe(duplex=False)
+        self._message: tuple[str, Any] | None = None
         self.process = _CONTEXT.Process(target=_work, args=(sender, function, arguments, named))
         self.process.start()
         sender.close()
@@ -44,9 +46,9 @@ class Started:
     def result(self, timeout: float = 120) -> Any:
         """Return what the function returned; AssertionError with the traceback if it failed."""
         status = self.status(timeout)
-        if not self._receiver.poll():
+        if self._message is None:
             raise AssertionError(f"the process ended with status {status} and returned nothing")
-        kind, value = self._receiver.recv()
+        kind, value = self._message
         if kind == "error":
             raise AssertionError(f"the process failed:\n{value}")
         return value
@@ -54,7 +56,9 @@ class Started:
     def status(self, timeout: float = 120) -> int | None:
         """Return the exit status, which is below 0 after a signal."""
         # What waits in a full pipe keeps a process from its end.
-        self._receiver.poll(timeout)
+        if self._message is None and self._receiver.poll(timeout):
+            with contextlib.suppress(EOFError):
+                self._message = self._receiver.recv()
         self.process.join(timeout)
         if self.process.exitcode is None:
             self.process.kill()

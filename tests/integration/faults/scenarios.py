@@ -147,8 +147,9 @@ def begin(elsewhere: Path) -> None:
     os.environ["TMPDIR"] = str(elsewhere)
     tempfile.tempdir = None
     # A few tensors are then many blocks.
-    tensor_file._BLOCK = 512
-    tensor_file._SYNC = 1024
+    patch = pytest.MonkeyPatch()
+    patch.setattr(tensor_file, "_WRITE_BLOCK", 512)
+    patch.setattr(tensor_file, "_SYNC", 1024)
 
 
 def skip_fsync() -> None:
