@@ -517,6 +517,14 @@ def test_a_number_that_is_used_again_is_of_another_checkpoint(tmp_path: Path) ->
     assert names(manager) == ["b", "a"]
 
 
+def test_a_checkpoint_is_no_directory_of_checkpoints(tmp_path: Path) -> None:
+    saved = CheckpointManager(tmp_path).save(0, step=0)
+    before = sorted(os.listdir(saved))
+    with pytest.raises(CheckpointError, match="is a checkpoint; give the directory that it is in"):
+        CheckpointManager(saved)
+    assert sorted(os.listdir(saved)) == before
+
+
 def test_pins_of_what_is_not_there(tmp_path: Path) -> None:
     manager = CheckpointManager(tmp_path)
     manager.save(0, step=0, name="a")

@@ -79,10 +79,12 @@ class CheckpointDirectory:
         lock_timeout: The most seconds that `changing` waits for another process.
 
     Raises:
-        CheckpointError: If the directory cannot be made.
+        CheckpointError: If the directory cannot be made, or is a checkpoint itself.
     """
 
     def __init__(self, path: Path, lock_timeout: float) -> None:
+        if has_files(path):
+            raise CheckpointError(f"{path} is a checkpoint; give the directory that it is in")
         self.path = path
         self._lock_timeout = lock_timeout
         _make_directories(path)

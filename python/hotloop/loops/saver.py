@@ -152,7 +152,7 @@ class Saver:
     def _go_on(self, state: Any, manifest: Manifest) -> None:
         try:
             self._load(state)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"the checkpoint {manifest.name!r} is of a run with other parts: {error}"
             ) from error

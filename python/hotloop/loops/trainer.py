@@ -594,10 +594,8 @@ class Trainer:
         """Count a batch that is left out."""
         self._run.batch += 1
 
-    def _between_updates(self, update: Update) -> None:
-        """Validate, save and end, if it is time or asked for."""
-        if update.is_applied and self._validate_pace.is_due(self._run.step, self._run.updates):
-            self._wants_validation = True
+    def _between_updates(self) -> None:
+        """Validate, save and end, as it is asked for."""
         if self._run.is_over:
             # What is left is done first: there is no going on from here.
             self._validate_if_wanted(is_interruptible=False)
@@ -716,15 +714,18 @@ class _Watch(Observer):
         if update.is_applied and self._schedules.move_with_updates:
             self._schedules.after_update()
         self._run.count(update)
+        # Before the hooks: where one of them fails, the run goes on with the validation.
+        if self._has_pace and update.is_applied:
+            step, updates = self._run.step, self._run.updates
+            trainer._wants_validation |= trainer._validate_pace.is_due(step, updates)
         trainer._is_updating = False
         self._run.report(update)
         if (
-            self._has_pace
-            or trainer._wants_validation
+            trainer._wants_validation
             or trainer._saver.is_wanted
             or self._signals.received is not None
         ):
-            trainer._between_updates(update)
+            trainer._between_updates()
         self.is_cut = self._run.is_over
         return self.is_cut
 

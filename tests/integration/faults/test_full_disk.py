@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hotloop.callbacks import Callback, TrainState
 from hotloop.checkpoint import CheckpointManager
 from hotloop.errors import CheckpointError, CorruptCheckpointError
 from hotloop.testing import differences
@@ -432,3 +433,28 @@ def test_a_run_goes_on_or_stops_anywhere(
     name: str, on_error: str, whole: dict[str, str], tmp_path: Path
 ) -> None:
     check_runs(range(3, 300, 25), (FULL, BROKEN), VARIANTS[name], on_error, whole, tmp_path)
+
+
+class TellAt(Callback):
+    """Fails after an update, as a save in the background does that has failed."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_step_end(self, state: TrainState) -> None:
+        if state.step == self._step:
+            raise CheckpointError("it failed")
+
+
+def told_run(directory: Path, step: int) -> None:
+    trainer = program.make_trainer(directory, every="1 epoch", callbacks=(TellAt(step),))
+    with pytest.raises(CheckpointError, match=r"^it failed$"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("step", [2, 5, 8, pytest.param(14, marks=pytest.mark.faults)])
+def test_what_is_told_between_updates_costs_nothing(
+    step: int, whole: dict[str, str], tmp_path: Path
+) -> None:
+    processes.call(told_run, tmp_path / "a", step)
+    assert processes.call(program.run, tmp_path / "a", resume="auto", every="1 epoch") == whole
