@@ -139,6 +139,13 @@ def test_one_flipped_bit_anywhere(run: Path, states: dict[str, Any]) -> None:
     check_flips(1000, run, states)
 
 
+def test_a_header_that_would_do(run: Path, states: dict[str, Any]) -> None:
+    """Only its checksum tells that the header is another one."""
+    path = run / NAMES[2] / FILES[2]
+    with replaced(path, path.read_bytes().replace(b'"F32"', b'"I32"', 1)):
+        check(run, states, {NAMES[2]: (str(path), "its header has checksum")})
+
+
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_files_that_are_cut_off(run: Path, states: dict[str, Any], name: str) -> None:
     for path in (run / name / file for file in FILES):
