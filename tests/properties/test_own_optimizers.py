@@ -74,6 +74,16 @@ def test_kernel_has_the_bits_of_its_twin(
     assert_same(ours, twins, with_zero_signs=not name.startswith("ScheduleFree"))
 
 
+@needs_native
+def test_a_bias_correction_is_rounded_once() -> None:
+    """With this beta the C library's pow(x, 0.5) is not the square root of x."""
+    options = {"lr": 1.0, "betas": (0.5, 0.5, 0.05020956514218239), "eps": 0.0}
+    problem = ([[0.0]], [[[1e-45]]])
+    ours = train(lambda p: optimizers.Adan(p, **options), problem, torch.float64, 1)
+    twins = train(lambda p: twin_of("Adan")(p, **options), problem, torch.float64, 1)
+    assert_same(ours, twins)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", RULES)
 @given(length=st.integers(0, 67), offset=st.integers(0, 20))

@@ -196,7 +196,9 @@ class CheckpointDirectory:
                 # A process that was forked meanwhile has the lock as well, until it is undone.
                 fcntl.flock(fd, fcntl.LOCK_UN)
         finally:
-            os.close(fd)
+            # Nothing was written that matters.
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
     def _lock(self, fd: int, timeout: float) -> None:
         deadline = time.monotonic() + timeout

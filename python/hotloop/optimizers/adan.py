@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ class TorchAdan(Reference):
         d.lerp_(change, 1 - beta2)
         u = grad.add(change, alpha=beta2)
         n.mul_(beta3).addcmul_(u, u, value=1 - beta3)
-        denominator = n.sqrt().div_((1 - beta3**step) ** 0.5).add_(group["eps"])
+        denominator = n.sqrt().div_(math.sqrt(1 - beta3**step)).add_(group["eps"])
         param.addcdiv_(m, denominator, value=-(lr / (1 - beta1**step)))
         param.addcdiv_(d, denominator, value=-(lr * beta2 / (1 - beta2**step)))
         param.div_(1 + lr * group["weight_decay"])
