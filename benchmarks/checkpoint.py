@@ -15,14 +15,22 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
+import torch.distributed.checkpoint as dcp
 import xxhash
 from safetensors.torch import load_file, save_file
 
 import measure
 import models
-from hotloop.checkpoint import CheckpointManager, flatten, read_checkpoint, verify_checkpoint
+from hotloop.checkpoint import (
+    CheckpointManager,
+    flatten,
+    read_checkpoint,
+    storage,
+    verify_checkpoint,
+)
 from hotloop.optimizers import AdamW
 
 MODEL = "124M in 148 (GPT-2 small)"
@@ -51,6 +59,7 @@ class Bench:
         self.state = make_state()
         self.tensors = flatten(self.state)[1]
         self.manager = CheckpointManager(folder / "hotloop", keep_last=None)
+        self.saving: Any = None
         self.buffers = {name: torch.empty_like(each) for name, each in self.tensors.items()}
 
     def clear(self) -> None:
@@ -62,6 +71,15 @@ class Bench:
     def save(self) -> None:
         self.manager.save(self.state, step=1)
 
+    def save_unsynced(self) -> None:
+        """Save, and wait for no device."""
+        with (
+            mock.patch.object(storage, "sync"),
+            mock.patch.object(storage, "begin_sync"),
+            mock.patch.object(storage, "sync_directory"),
+        ):
+            self.save()
+
     def save_safetensors(self) -> None:
         save_file(self.tensors, self.folder / "peer.safetensors")
         sync(self.folder / "peer.safetensors")
@@ -72,6 +90,15 @@ class Bench:
 
     def save_async(self) -> None:
         self.manager.save_async(self.state, step=1)
+
+    def save_async_dcp(self) -> None:
+        path = self.folder / "dcp"
+        self.saving = dcp.async_save(self.state, checkpoint_id=path, no_dist=True)
+
+    def wait_dcp(self) -> None:
+        if self.saving:
+            self.saving.result()
+        shutil.rmtree(self.folder / "dcp", ignore_errors=True)
 
     def copy(self) -> None:
         for name, tensor in self.tensors.items():
@@ -126,9 +153,16 @@ def main() -> None:
             ("torch.save + fsync", bench.save_torch),
         ):
             report(name, bench.save, peer, save, seconds=seconds, before=clear)
-        waiting = (bench.manager.wait, bench.manager.wait)
+        name += ", beside itself without fsync"
+        report(name, bench.save, "no fsync", bench.save_unsynced, seconds=seconds, before=clear)
         name = "save in the background, time blocked"
-        report(name, bench.save_async, "copy", bench.copy, seconds=seconds, before=waiting)
+        for peer, run, wait in (
+            ("copy into buffers", bench.copy, bench.manager.wait),
+            ("DCP's async_save", bench.save_async_dcp, bench.wait_dcp),
+        ):
+            waiting = (bench.manager.wait, wait)
+            report(name, bench.save_async, peer, run, seconds=seconds, before=waiting)
+        bench.wait_dcp()
         bench.manager.wait()
         bench.save_safetensors()
         bench.save_torch()

@@ -30,7 +30,7 @@ from hotloop import layout
 from hotloop.errors import BackendError
 from hotloop.runtime import Runtime
 
-__all__ = ["Backend", "current", "describe"]
+__all__ = ["DTYPES", "Backend", "current", "describe", "kernels_for"]
 
 #: The sizes of all shared structures, in the order of `layout` in
 #: `shared/bindings/extension.mojo`. Kernels with others are not used.
@@ -46,11 +46,27 @@ LAYOUT = {
     "kernels": len(layout.KERNELS),
 }
 
+#: The numbers of the dtypes that functions of the extension read, other than in plans.
+DTYPES = {
+    torch.float32: layout.Dtype.FLOAT32,
+    torch.float64: layout.Dtype.FLOAT64,
+    torch.bfloat16: layout.Dtype.BFLOAT16,
+    torch.float16: layout.Dtype.FLOAT16,
+    torch.int64: layout.Dtype.INT64,
+    torch.int32: layout.Dtype.INT32,
+    torch.int16: layout.Dtype.INT16,
+    torch.int8: layout.Dtype.INT8,
+    torch.uint8: layout.Dtype.UINT8,
+    torch.bool: layout.Dtype.BOOL,
+}
+
 _V2 = {"cx16", "lahf_lm", "pni", "popcnt", "sse4_1", "sse4_2", "ssse3"}
 _V3 = _V2 | {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"}
 _V4 = _V3 | {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"}
 #: The CPU levels with kernels, best first, and the flags of /proc/cpuinfo that each needs.
 CPU_LEVELS = {"v4": _V4, "v3": _V3}
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 _PACKAGE = Path(__file__).parent
 _MANIFEST = _PACKAGE / "_kernels.json"
@@ -104,6 +120,30 @@ def current() -> Backend:
             ) from error
         _logger.warning("hotloop runs on torch, without its kernels: %s", error)
         return Backend("torch", str(error))
+
+
+def kernels_for(*tensors: torch.Tensor) -> ModuleType | None:
+    """Return the extension module if it can read these tensors, or None for torch's operators.
+
+    Args:
+        tensors: What is to be read. Only device and kind of memory are looked at, not the dtype.
+
+    Raises:
+        BackendError: If they are elsewhere than in plain CPU memory, and `HOTLOOP_BACKEND=native`.
+    """
+    kernels = current().kernels
+    if kernels is None:
+        return None
+    for tensor in tensors:
+        # A subclass may give its elements another meaning.
+        if not (tensor.is_cpu and type(tensor) in _PLAIN and tensor.layout is torch.strided):
+            if current().is_strict:
+                raise BackendError(
+                    "HOTLOOP_BACKEND=native, but the kernels read plain CPU tensors, got "
+                    f"{type(tensor).__name__} on {tensor.device}"
+                )
+            return None
+    return kernels
 
 
 def describe() -> str:
@@ -198,7 +238,8 @@ def _check_layout(kernels: ModuleType, rebuild: str) -> None:
     words = np.zeros(64, np.int64)
     write_layout = getattr(kernels, "layout", lambda address: 0)
     count = write_layout(words.ctypes.data)
-    if words[:count].tolist() != list(LAYOUT.values()):
+    has_functions = all(hasattr(kernels, name) for name in layout.FUNCTIONS)
+    if words[:count].tolist() != list(LAYOUT.values()) or not has_functions:
         raise _UnavailableError(f"the kernels belong to another version of hotloop; {rebuild}")
 
 

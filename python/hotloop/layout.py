@@ -1,13 +1,24 @@
 """What Python and the kernels share: the numbers of words in arrays, and of kernels.
 
 Each class repeats the struct of that name in `shared/training/core/table.mojo`,
-`shared/bindings/plan.mojo` or `shared/bindings/kernels.mojo`; a test compares the sources,
-and `hotloop.backend` compares the sizes with those of the extension that it loads.
+`shared/bindings/plan.mojo`, `shared/bindings/kernels.mojo` or `shared/bindings/dtypes.mojo`; a
+test compares the sources, and `hotloop.backend` compares the sizes, and the names of functions,
+with those of the extension that it loads.
 """
 
 from __future__ import annotations
 
-__all__ = ["BLOCK", "KERNELS", "ContextWord", "HandleWord", "LaunchWord", "PlanWord", "RowWord"]
+__all__ = [
+    "BLOCK",
+    "FUNCTIONS",
+    "KERNELS",
+    "ContextWord",
+    "Dtype",
+    "HandleWord",
+    "LaunchWord",
+    "PlanWord",
+    "RowWord",
+]
 
 #: Elements in a block, the unit that is dealt out to threads.
 BLOCK = 256
@@ -153,4 +164,27 @@ KERNELS = (
     "ADAFACTOR",
     "ADAFACTOR_FACTORED",
     "ADAFACTOR_POINTS",
+)
+
+
+class Dtype:
+    """The dtypes of tensors that functions of the extension read, by number."""
+
+    FLOAT32 = 0
+    FLOAT64 = 1
+    BFLOAT16 = 2
+    FLOAT16 = 3
+    INT64 = 4
+    INT32 = 5
+    INT16 = 6
+    INT8 = 7
+    UINT8 = 8
+    BOOL = 9
+
+
+#: The functions of the extension.
+FUNCTIONS = (
+    "layout",
+    "probe",
+    "step",
 )

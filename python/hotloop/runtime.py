@@ -52,6 +52,7 @@ class Runtime:
 
     Attributes:
         words: int64 array, `RuntimeWord` in Mojo; it must outlive every step.
+        parallel_for: Address of `torch_parallel_for`, torch's thread pool.
         accessors: Whether the kernels may read tensors through libtorch.
         reason: Why `accessors` is false, or "".
 
@@ -66,7 +67,8 @@ class Runtime:
         # wherever the distribution put libtorch.
         self._library = ctypes.CDLL(torch._C.__file__)
         self.words = np.zeros(self.WORDS, np.int64)
-        self.words[0] = self._address(_PARALLEL_FOR)
+        self.parallel_for = self._address(_PARALLEL_FOR)
+        self.words[0] = self.parallel_for
         self.accessors = False
         self.reason = ""
         try:

@@ -12,17 +12,21 @@ from shared.training.core.table import (
     RowWord,
 )
 
+from shared.bindings.counts import add_count_functions
+from shared.bindings.curves import add_curve_functions
 from shared.bindings.kernels import Kernel
+from shared.bindings.losses import add_loss_functions
+from shared.bindings.moments import add_moment_functions
 from shared.bindings.plan import HandleWord, LaunchWord, PlanWord, run_plan
 from shared.bindings.python import (
-    allocate_words,
+    Methods,
     create_module,
     has_error,
     new_int,
     raise_error,
     read_int,
-    write_method,
 )
+from shared.bindings.rows import add_row_functions
 from shared.bindings.torch import RuntimeWord, Torch
 
 
@@ -77,10 +81,8 @@ def PyInit__kernels() abi("C") -> Int:
     Returns:
         A new reference, or 0 with an exception set.
     """
-    var methods = allocate_words(4 * 4)
-    write_method(
-        methods,
-        0,
+    var methods = Methods()
+    methods.add(
         "layout\0",
         _layout,
         (
@@ -88,9 +90,7 @@ def PyInit__kernels() abi("C") -> Int:
             " and return how many there are.\0"
         ),
     )
-    write_method(
-        methods,
-        1,
+    methods.add(
         "step\0",
         _step,
         (
@@ -99,9 +99,7 @@ def PyInit__kernels() abi("C") -> Int:
             " done, or 2 if a gradient is not finite.\0"
         ),
     )
-    write_method(
-        methods,
-        2,
+    methods.add(
         "probe\0",
         _probe,
         (
@@ -109,8 +107,13 @@ def PyInit__kernels() abi("C") -> Int:
             " return the address of its gradient, or 0.\0"
         ),
     )
+    add_row_functions(methods)
+    add_loss_functions(methods)
+    add_count_functions(methods)
+    add_curve_functions(methods)
+    add_moment_functions(methods)
     return create_module(
         "_kernels\0",
-        "hotloop's kernels: one optimizer step in one call.\0",
+        "hotloop's kernels: optimizer steps, losses and metrics.\0",
         methods,
     )

@@ -61,6 +61,50 @@ def read_int(value: Int) -> Int:
     return external_call["PyLong_AsLongLong", Int](value)
 
 
+def read_number(value: Int) -> Float64:
+    """Converts a Python float or int; check `has_error` afterwards.
+
+    Args:
+        value: The object.
+
+    Returns:
+        Its value, or -1 with an exception set.
+    """
+    return external_call["PyFloat_AsDouble", Float64](value)
+
+
+@fieldwise_init
+struct Arguments(ImplicitlyCopyable, Movable):
+    """The arguments of a call; check `has_error` once all are read."""
+
+    var objects: Words
+    """The addresses of the objects."""
+
+    @always_inline
+    def int(self, index: Int) -> Int:
+        """Reads an int or a bool.
+
+        Args:
+            index: Which argument.
+
+        Returns:
+            Its value, or -1 with an exception set.
+        """
+        return read_int(Int(self.objects[unsafe_offset=index]))
+
+    @always_inline
+    def number(self, index: Int) -> Float64:
+        """Reads a float or an int.
+
+        Args:
+            index: Which argument.
+
+        Returns:
+            Its value, or -1 with an exception set.
+        """
+        return read_number(Int(self.objects[unsafe_offset=index]))
+
+
 def new_int(value: Int) -> Int:
     """Makes a Python int.
 
@@ -71,6 +115,18 @@ def new_int(value: Int) -> Int:
         A new reference.
     """
     return external_call["PyLong_FromLongLong", Int](value)
+
+
+def new_number(value: Float64) -> Int:
+    """Makes a Python float.
+
+    Args:
+        value: Its value.
+
+    Returns:
+        A new reference.
+    """
+    return external_call["PyFloat_FromDouble", Int](value)
 
 
 def has_error() -> Bool:
@@ -100,13 +156,48 @@ struct ReleasedGIL:
         external_call["PyEval_RestoreThread", NoneType](self._thread_state)
 
 
-def create_module(name: StaticString, doc: StaticString, methods: Words) -> Int:
-    """Creates a module from a table of methods.
+struct Methods:
+    """The functions of a module: rows of a CPython method table."""
+
+    comptime CAPACITY = 64
+    """Rows, with the zeros behind the last one."""
+
+    var words: Words
+    """Four words for each function: name, address, flags and docstring."""
+    var count: Int
+    """How many functions there are."""
+
+    def __init__(out self):
+        """Makes an empty table, which lives as long as the process."""
+        self.words = allocate_words(Self.CAPACITY * 4)
+        self.count = 0
+
+    def add(mut self, name: StaticString, function: Method, doc: StaticString):
+        """Adds a function.
+
+        Args:
+            name: Its name, ending in a NUL byte.
+            function: What it calls.
+            doc: Its docstring, ending in a NUL byte.
+        """
+        var target = function
+        var row = self.words.unsafe_offset(self.count * 4)
+        row[unsafe_offset=0] = Int64(c_string(name))
+        row[unsafe_offset=1] = Pointer(to=target).unsafe_bitcast[Int64]()[]
+        row[unsafe_offset=2] = METH_FASTCALL
+        row[unsafe_offset=3] = Int64(c_string(doc))
+        self.count += 1
+
+
+def create_module(
+    name: StaticString, doc: StaticString, methods: Methods
+) -> Int:
+    """Creates a module.
 
     Args:
         name: The module's name, ending in a NUL byte.
         doc: The module's docstring, ending in a NUL byte.
-        methods: Rows made by `write_method`, the last one followed by zeros.
+        methods: Its functions.
 
     Returns:
         A new reference.
@@ -118,34 +209,10 @@ def create_module(name: StaticString, doc: StaticString, methods: Words) -> Int:
     definition[unsafe_offset=5] = Int64(c_string(name))
     definition[unsafe_offset=6] = Int64(c_string(doc))
     definition[unsafe_offset=7] = -1
-    definition[unsafe_offset=8] = Int64(Int(methods))
+    definition[unsafe_offset=8] = Int64(Int(methods.words))
     return external_call["PyModule_Create2", Int](
         Int(definition), Int32(API_VERSION)
     )
-
-
-def write_method(
-    methods: Words,
-    index: Int,
-    name: StaticString,
-    function: Method,
-    doc: StaticString,
-):
-    """Fills one row of a table of methods.
-
-    Args:
-        methods: The table, four words a row.
-        index: Which row.
-        name: The method's name, ending in a NUL byte.
-        function: What it calls.
-        doc: The method's docstring, ending in a NUL byte.
-    """
-    var target = function
-    var row = methods.unsafe_offset(index * 4)
-    row[unsafe_offset=0] = Int64(c_string(name))
-    row[unsafe_offset=1] = Pointer(to=target).unsafe_bitcast[Int64]()[]
-    row[unsafe_offset=2] = METH_FASTCALL
-    row[unsafe_offset=3] = Int64(c_string(doc))
 
 
 def allocate_words(count: Int) -> Words:

@@ -17,9 +17,10 @@ SOURCES = "\n".join(
         "training/core/rule.mojo",
         "bindings/plan.mojo",
         "bindings/kernels.mojo",
+        "bindings/dtypes.mojo",
     )
 )
-STRUCTS = ["RowWord", "ContextWord", "LaunchWord", "HandleWord", "PlanWord", "Outcome"]
+STRUCTS = ["RowWord", "ContextWord", "LaunchWord", "HandleWord", "PlanWord", "Outcome", "Dtype"]
 
 
 def read_struct(name: str) -> dict[str, int]:
@@ -46,3 +47,9 @@ def test_kernels_are_those_of_mojo() -> None:
 def test_constants_are_those_of_mojo() -> None:
     for name in ("BLOCK", "RECORD_WORDS", "SUMS_MAX"):
         assert f"comptime {name} = {getattr(layout, name)}\n" in SOURCES
+
+
+def test_functions_are_those_of_mojo() -> None:
+    sources = "".join(path.read_text() for path in (SHARED / "bindings").glob("*.mojo"))
+    names = re.findall(r'methods\.add\(\s*"(\w+)\\0"', sources)
+    assert sorted(names) == sorted(layout.FUNCTIONS)
