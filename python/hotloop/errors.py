@@ -11,6 +11,7 @@ __all__ = [
     "HotloopError",
     "NonFiniteError",
     "OverflowStreakError",
+    "UnsupportedModelError",
     "unknown_name",
 ]
 
@@ -41,6 +42,10 @@ class NonFiniteError(HotloopError, ArithmeticError):
 
 class OverflowStreakError(HotloopError, ArithmeticError):
     """Scaled gradients overflowed in too many updates in a row."""
+
+
+class UnsupportedModelError(HotloopError):
+    """A network, or what it is trained with, has no kernels; the message says why."""
 
 
 def unknown_name(what: str, name: str, allowed: Iterable[str]) -> str:

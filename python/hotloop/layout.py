@@ -1,9 +1,9 @@
 """What Python and the kernels share: the numbers of words in arrays, and of kernels.
 
 Each class repeats the struct of that name in `shared/training/core/table.mojo`,
-`shared/bindings/plan.mojo`, `shared/bindings/kernels.mojo` or `shared/bindings/dtypes.mojo`; a
-test compares the sources, and `hotloop.backend` compares the sizes, and the names of functions,
-with those of the extension that it loads.
+`shared/training/models/table.mojo`, `shared/training/loops/program.mojo` or one of the files in
+`shared/bindings`; a test compares the sources, and `hotloop.backend` compares the sizes, and the
+names of functions, with those of the extension that it loads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ __all__ = [
     "Dtype",
     "HandleWord",
     "LaunchWord",
+    "LayerKind",
+    "LayerWord",
+    "ObjectiveKind",
     "PlanWord",
+    "ProgramWord",
+    "RateWord",
     "RowWord",
 ]
 
@@ -182,9 +187,101 @@ class Dtype:
     BOOL = 9
 
 
+class LayerKind:
+    """The layers, by number."""
+
+    LINEAR = 0
+    RELU = 1
+    LEAKY_RELU = 2
+    TANH = 3
+    SIGMOID = 4
+    SILU = 5
+    GELU = 6
+    GELU_TANH = 7
+    END = 8
+
+
+class LayerWord:
+    """A layer's row in the table."""
+
+    KIND = 0
+    INPUTS = 1
+    OUTPUTS = 2
+    X = 3
+    Y = 4
+    KEPT = 5
+    DY = 6
+    DX = 7
+    WEIGHT = 8
+    BIAS = 9
+    WEIGHT_GRAD = 10
+    BIAS_GRAD = 11
+    OPTION = 12
+    END = 13
+
+
+class ObjectiveKind:
+    """The losses, by number."""
+
+    CROSS_ENTROPY = 0
+    MEAN_SQUARED_ERROR = 1
+    HUBER = 2
+    BINARY_CROSS_ENTROPY = 3
+    END = 4
+
+
+class ProgramWord:
+    """A program: a network, its data and its memory."""
+
+    DTYPE = 0
+    LAYERS = 1
+    TABLE = 2
+    BATCH = 3
+    BLOCK = 4
+    THREADS = 5
+    WORKSPACE = 6
+    WORKSPACE_SIZE = 7
+    GRADS = 8
+    GRADS_SIZE = 9
+    DATA = 10
+    INPUTS = 11
+    X = 12
+    OUTPUTS = 13
+    Y = 14
+    DY = 15
+    ROWS = 16
+    LABELS = 17
+    VALUES = 18
+    ORDER = 19
+    SAMPLES = 20
+    OBJECTIVE = 21
+    OPTION = 22
+    FIRST_STEP = 23
+    LOSSES = 24
+    CORRECT = 25
+    PREDICTIONS = 26
+    PARTIALS = 27
+    STEP = 28
+    IS_TRAINING = 29
+    DONE = 30
+    END = 31
+
+
+class RateWord:
+    """The learning rates of an epoch; the groups' places follow."""
+
+    GROUPS = 0
+    RATES = 1
+    PLACES = 2
+
+
 #: The functions of the extension.
 FUNCTIONS = (
+    "forward_batches",
+    "layer_kept",
     "layout",
     "probe",
+    "scan_rows",
     "step",
+    "train_batches",
 )

@@ -17,6 +17,7 @@ from shared.bindings.curves import add_curve_functions
 from shared.bindings.kernels import Kernel
 from shared.bindings.losses import add_loss_functions
 from shared.bindings.moments import add_moment_functions
+from shared.bindings.native import add_native_functions
 from shared.bindings.plan import HandleWord, LaunchWord, PlanWord, run_plan
 from shared.bindings.python import (
     Methods,
@@ -112,6 +113,7 @@ def PyInit__kernels() abi("C") -> Int:
     add_count_functions(methods)
     add_curve_functions(methods)
     add_moment_functions(methods)
+    add_native_functions(methods)
     return create_module(
         "_kernels\0",
         "hotloop's kernels: optimizer steps, losses and metrics.\0",

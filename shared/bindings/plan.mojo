@@ -146,7 +146,7 @@ def run_plan(plan: Words) -> Int:
         work += launch.work()
 
     if work < GIL_WORK:
-        var outcome = _run(plan, launches)
+        var outcome = run_launches(plan)
         if is_checked and outcome == Outcome.DONE:
             _bump_versions(torch, plan, launches)
         return outcome
@@ -157,7 +157,7 @@ def run_plan(plan: Words) -> Int:
             _hold_grads(torch, _launch(plan, i))
     var outcome: Int
     with ReleasedGIL():
-        outcome = _run(plan, launches)
+        outcome = run_launches(plan)
     if is_checked:
         for i in range(launches):
             _release_grads(torch, _launch(plan, i))
@@ -170,7 +170,16 @@ def _launch(plan: Words, index: Int) -> Context:
     return Context(words_at(Int(plan[unsafe_offset=PlanWord.END + index])))
 
 
-def _run(plan: Words, launches: Int) -> Int:
+def run_launches(plan: Words) -> Int:
+    """Takes one step without a look at what may have changed, and without the GIL.
+
+    Args:
+        plan: The words of the plan.
+
+    Returns:
+        One of `Outcome`.
+    """
+    var launches = Int(plan[unsafe_offset=PlanWord.LAUNCHES])
     var runtime = words_at(Int(plan[unsafe_offset=PlanWord.RUNTIME]))
     var executor = TorchExecutor(
         Int(runtime[unsafe_offset=RuntimeWord.PARALLEL_FOR])

@@ -141,19 +141,27 @@ def has_error() -> Bool:
 struct ReleasedGIL:
     """Lets other Python threads run while the block is active."""
 
+    var _is_needed: Bool
     var _thread_state: Int
 
-    def __init__(out self):
-        """Makes an inactive guard."""
+    def __init__(out self, when: Bool = True):
+        """Makes an inactive guard.
+
+        Args:
+            when: Whether to release the GIL, which short work is not worth.
+        """
+        self._is_needed = when
         self._thread_state = 0
 
     def __enter__(mut self):
         """Releases the GIL."""
-        self._thread_state = external_call["PyEval_SaveThread", Int]()
+        if self._is_needed:
+            self._thread_state = external_call["PyEval_SaveThread", Int]()
 
     def __exit__(mut self):
         """Takes the GIL back."""
-        external_call["PyEval_RestoreThread", NoneType](self._thread_state)
+        if self._is_needed:
+            external_call["PyEval_RestoreThread", NoneType](self._thread_state)
 
 
 struct Methods:

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(backend.__file__).parent
 FILES = [PACKAGE / f"_kernels.{level}.so" for level in backend.CPU_LEVELS]
 LEVELS = [level for level, needed in backend.CPU_LEVELS.items() if needed <= backend.cpu_flags()]
-SIZE_MAX = 500_000
+SIZE_MAX = 1_500_000
 
 _PT_DYNAMIC, _PT_LOAD = 2, 1
 _SHT_DYNSYM = 11

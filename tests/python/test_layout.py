@@ -18,9 +18,15 @@ SOURCES = "\n".join(
         "bindings/plan.mojo",
         "bindings/kernels.mojo",
         "bindings/dtypes.mojo",
+        "bindings/native.mojo",
+        "training/loops/program.mojo",
+        "training/models/table.mojo",
     )
 )
-STRUCTS = ["RowWord", "ContextWord", "LaunchWord", "HandleWord", "PlanWord", "Outcome", "Dtype"]
+STRUCTS = [
+    *("RowWord", "ContextWord", "LaunchWord", "HandleWord", "PlanWord", "Outcome", "Dtype"),
+    *("LayerKind", "LayerWord", "ObjectiveKind", "ProgramWord", "RateWord"),
+]
 
 
 def read_struct(name: str) -> dict[str, int]:

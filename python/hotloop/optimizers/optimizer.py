@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import optimizer as torch_optimizer
 
 from hotloop import backend
-from hotloop.errors import BackendError
+from hotloop.errors import BackendError, UnsupportedModelError
 from hotloop.layout import Outcome
 from hotloop.optimizers.average import WeightAverage
 from hotloop.optimizers.fused_step import (
@@ -164,6 +164,25 @@ class NativeStep(_Optimizer):
         # torch's schedulers warn if they step before the optimizer.
         self._opt_called = True
         return report
+
+    def plan_loop(self, around: Around) -> Plan:
+        """Return a plan for steps in Mojo, one after the other, on the gradients as they are now.
+
+        Until `Plan.end_loop` nothing may be changed that the optimizer knows of.
+
+        Args:
+            around: What to do beside each update.
+
+        Raises:
+            UnsupportedModelError: If these tensors have no kernel, or there are hooks.
+        """
+        if _has_hooks(self):
+            raise UnsupportedModelError(f"the hooks of {type(self).__name__} would not be called")
+        if self._run_plan(_MEASURE) is None:
+            raise UnsupportedModelError(f"{type(self).__name__}: {self.fallback_reason}")
+        assert self._plan is not None
+        self._plan.begin_loop(around)
+        return self._plan
 
     def grad_norm(self) -> float:
         """Return the 2-norm of all gradients, summed in float64; inf or NaN if one is.

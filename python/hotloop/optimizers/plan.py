@@ -282,6 +282,40 @@ class Plan:
         self._words[PlanWord.STATE_IS_SHARED] = 1
 
     @property
+    def address(self) -> int:
+        """Where the words are, for a loop that takes steps itself."""
+        return self._address
+
+    def begin_loop(self, around: Around) -> None:
+        """Prepare for steps that look at no Python object, after a `run` found all as it was.
+
+        Args:
+            around: What to do beside the updates.
+        """
+        self._write_around(around)
+
+    def rate_addresses(self, rule: Rule) -> list[int]:
+        """Return where the learning rate of each group lies, as a float64.
+
+        Raises:
+            UnsupportedError: If it is not one field of the rule.
+        """
+        assert self._hyperparameters is not None
+        addresses = []
+        for index, group in enumerate(rule.param_groups):
+            values = rule.hyperparameters(group)
+            others = rule.hyperparameters({**group, "lr": group["lr"] + 1.0})
+            fields = [i for i, (a, b) in enumerate(zip(values, others)) if a != b]
+            if len(fields) != 1:
+                raise UnsupportedError("more than the learning rate depends on it")
+            addresses.append(self._hyperparameters[index, fields[0] :].ctypes.data)
+        return addresses
+
+    def end_loop(self) -> None:
+        """Tell autograd that the parameters were modified in place."""
+        torch.autograd.graph.increment_version(self._updated)
+
+    @property
     def norm(self) -> float:
         """The norm of all gradients that the last step measured."""
         return float(self._numbers[PlanWord.NORM])

@@ -75,7 +75,15 @@ class Scheduler:
         groups = self.optimizer.param_groups
         if self._is_plain and [group.get(self.field) for group in groups] != self._written:
             self._check_written()
-        self.steps += 1
+        self.advance(1)
+
+    def advance(self, steps: int) -> None:
+        """Go on by some steps, for a loop that took them without looking here.
+
+        Args:
+            steps: How many.
+        """
+        self.steps += steps
         self._write()
 
     def observe(self, value: float) -> None:

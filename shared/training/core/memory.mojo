@@ -6,6 +6,13 @@ comptime Address = OpaquePointer[MutUntrackedOrigin]
 comptime Words = MutPointer[Int64, MutUntrackedOrigin]
 """Memory read and written as 64-bit words: addresses, counts, flags."""
 
+comptime Elements[dtype: DType] = MutPointer[Scalar[dtype], MutUntrackedOrigin]
+"""The first of some elements whose owner lives outside Mojo.
+
+Parameters:
+    dtype: The dtype of the elements.
+"""
+
 
 def words_at(address: Int) -> Words:
     """Views the memory at `address` as 64-bit words.

@@ -1,0 +1,324 @@
+"""Training of a torch model by the kernels, in place on its own parameters."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from hotloop import backend
+from hotloop.argument import check_count
+from hotloop.errors import BackendError, NonFiniteError, UnsupportedModelError
+from hotloop.layout import RateWord
+from hotloop.native.objective import objective_of
+from hotloop.native.program import Layer, Program, supported_layers
+from hotloop.optimizers.optimizer import NativeStep
+from hotloop.optimizers.plan import NOTHING, Around, Plan
+from hotloop.schedulers import Schedule, Scheduler
+
+__all__ = ["NativeTrainer"]
+
+#: Seconds after which Python looks for signals, such as that of Ctrl-C.
+_PATIENCE = 0.05
+
+
+class NativeTrainer:
+    """Trains a model with forward, backward and update in Mojo.
+
+    The kernels work on the memory of the model's own parameters and of the optimizer's own state,
+    so that both can be used, saved and loaded at any time between calls. Gradients stay in
+    `param.grad`. An epoch is one call without the GIL, but for a look at signals every 50 ms; what
+    is interrupted has done whole steps.
+
+    Args:
+        model: An `nn.Sequential` of supported layers, also nested, on the CPU in float32 or
+            float64; see `supports`.
+        loss: "cross_entropy", "mse", "huber", "bce_with_logits", or torch's loss of that kind with
+            the mean as its reduction.
+        optimizer: One of `hotloop.optimizers`, with the model's parameters.
+        batch_size: Samples in a batch; the last one of an epoch may be smaller.
+        schedule: Multiplies the learning rates of the optimizer at each step.
+        max_norm: The largest norm of all gradients; larger ones are scaled down.
+        threads: The most threads that share a batch; torch's number by default.
+
+    Raises:
+        UnsupportedModelError: If a part of the model, the loss or the optimizer has no kernel; the
+            message names all of them.
+        BackendError: If there are no kernels on this machine.
+        ValueError: If a number is out of its range, or there is no such loss.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        loss: Any,
+        optimizer: torch.optim.Optimizer,
+        batch_size: int = 32,
+        schedule: Schedule | None = None,
+        max_norm: float | None = None,
+        threads: int | None = None,
+    ) -> None:
+        check_count("batch_size", batch_size)
+        check_count("threads", threads, is_optional=True)
+        chosen = backend.current()
+        if chosen.kernels is None:
+            raise BackendError(f"whole loops need the kernels: {chosen.reason}")
+        problems = self.supports(model)
+        if problems:
+            raise UnsupportedModelError("the model has no kernels: " + "; ".join(problems))
+        self.model = model
+        self.objective = objective_of(loss)
+        if not isinstance(optimizer, NativeStep):
+            raise UnsupportedModelError(
+                f"{type(optimizer).__name__} has no kernel; use that of hotloop.optimizers"
+            )
+        self.optimizer = optimizer
+        self.batch_size = batch_size
+        self.scheduler = None if schedule is None else Scheduler(optimizer, schedule)
+        self.step = 0
+        self._around = NOTHING if max_norm is None else Around(max_norm=max_norm)
+        self._threads = threads
+        self._kernels = chosen.kernels
+        assert chosen.runtime is not None
+        self._parallel_for = chosen.runtime.parallel_for
+        self._layers: list[Layer] = supported_layers(model)[0]
+        self._program: Program | None = None
+        self._plan: Plan | None = None
+
+    @staticmethod
+    def supports(model: nn.Module) -> list[str]:
+        """Return a line for each reason why a model cannot be trained here; none if it can."""
+        layers, problems = supported_layers(model)
+        params = [param for layer in layers for param in layer.params if param is not None]
+        if not problems and not params:
+            problems.append("the model: it has no parameters")
+        for name, param in model.named_parameters():
+            if not param.is_cpu or param.dtype not in (torch.float32, torch.float64):
+                problems.append(
+                    f"{name}: it must be float32 or float64 on the CPU, got {param.dtype} on "
+                    f"{param.device}"
+                )
+            elif not param.is_contiguous():
+                problems.append(f"{name}: it is not contiguous")
+        if len({param.dtype for param in params}) > 1:
+            problems.append("the model: its parameters have different dtypes")
+        if len(set(map(id, params))) < len(params):
+            problems.append("the model: two layers share a parameter")
+        return problems
+
+    def train_epoch(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        order: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, float]:
+        """Train on each sample once.
+
+        Args:
+            x: Samples in the model's dtype, shape (N, ...), a tensor or a NumPy array; it is read
+                where it is.
+            y: Class indices, int64, shape (N,); or numbers in the model's dtype, shape (N, K), or
+                (N,) for one output.
+            order: Numbers of samples, int64, in the order in which they are taken; a new random
+                one by default.
+            generator: What the random order is drawn from; torch's own by default.
+
+        Returns:
+            "loss", the mean over all samples, and with classes "accuracy", the fraction that was
+            classified right; both as the samples were seen, before the update by their batch.
+
+        Raises:
+            ValueError: If a shape or dtype does not fit, or a class or number of a sample is out of
+                range. Nothing is trained then.
+            NonFiniteError: If the loss of a batch, or a gradient, is not finite; the updates before
+                it have been made, and none by it.
+        """
+        x, y = self._checked(x, y)
+        if order is None:
+            order = torch.randperm(len(x), generator=generator)
+        _check_order(order, len(x))
+        program, plan = self._prepared()
+        steps = program.begin(x, order, self.objective, y=y, first_step=self.step)
+        # It must outlive the calls.
+        rates = self._rates(plan, steps)
+        count = 1
+        try:
+            while program.done < steps:
+                last = min(steps, program.done + count)
+                start = time.perf_counter()
+                done = self._kernels.train_batches(
+                    program.address,
+                    plan.address,
+                    rates.address,
+                    program.done,
+                    last,
+                    self._parallel_for,
+                )
+                seconds = time.perf_counter() - start
+                count = max(1, int(count * min(10.0, _PATIENCE / max(seconds, 1e-6))))
+                if done < last:
+                    raise NonFiniteError(
+                        f"batch {done} of {steps} has the loss {program.losses[done]:g}, or a "
+                        f"gradient that is not finite; it was not trained on, and {done} "
+                        "batches were"
+                    )
+        finally:
+            # An interrupt comes before the number that the call returns.
+            plan.end_loop()
+            self.step += program.done
+            if self.scheduler is not None:
+                self.scheduler.advance(program.done)
+        return self._summed(program)
+
+    def evaluate(self, x: Any, y: Any) -> dict[str, float]:
+        """Measure the loss of samples, as `train_epoch` does, without training.
+
+        Args:
+            x: Samples.
+            y: What they should be.
+
+        Returns:
+            "loss", and with classes "accuracy".
+
+        Raises:
+            ValueError: If a shape or dtype does not fit, or a class is out of range.
+        """
+        x, y = self._checked(x, y)
+        program = self._program_now()
+        steps = program.begin(x, torch.arange(len(x)), self.objective, y=y)
+        self._kernels.forward_batches(program.address, 0, steps, self._parallel_for)
+        return self._summed(program)
+
+    def predict(self, x: Any) -> Tensor:
+        """Return the model's outputs, shape (N, outputs), without a graph.
+
+        Args:
+            x: Samples.
+
+        Raises:
+            ValueError: If a shape or dtype does not fit.
+        """
+        x = self._checked_inputs(x)
+        program = self._program_now()
+        outputs = torch.empty(len(x), program.outputs, dtype=x.dtype)
+        steps = program.begin(x, torch.arange(len(x)), outputs=outputs)
+        self._kernels.forward_batches(program.address, 0, steps, self._parallel_for)
+        return outputs
+
+    def _program_now(self) -> Program:
+        threads = torch.get_num_threads() if self._threads is None else self._threads
+        if self._program is None or not self._program.is_current(threads):
+            self._program = Program(self._layers, self.batch_size, threads)
+        return self._program
+
+    def _prepared(self) -> tuple[Program, Plan]:
+        """Return the program and the optimizer's plan, as things are now."""
+        program = self._program_now()
+        for param, grad in zip(program.params, program.grads):
+            if param.requires_grad and param.grad is not grad:
+                param.grad = grad
+        return program, self.optimizer.plan_loop(self._around)
+
+    def _rates(self, plan: Plan, steps: int) -> _Rates:
+        if self.scheduler is None:
+            return _Rates(np.zeros((steps, 0)), [])
+        schedule, start = self.scheduler.schedule, self.scheduler.steps
+        factors = [schedule.value(step) for step in range(start, start + steps)]
+        initial = [group["initial_lr"] for group in self.optimizer.param_groups]
+        return _Rates(np.outer(factors, initial), plan.rate_addresses(self.optimizer))
+
+    def _summed(self, program: Program) -> dict[str, float]:
+        samples = program.sizes.sum()
+        values = {"loss": float(program.losses @ program.sizes / samples)}
+        if self.objective.has_labels:
+            values["accuracy"] = float(program.correct.sum() / samples)
+        return values
+
+    def _checked(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
+        x = self._checked_inputs(x)
+        y = _as_tensor("y", y)
+        outputs = self._program_now().outputs
+        if self.objective.has_labels:
+            if y.is_floating_point() or y.is_complex() or y.shape != x.shape[:1]:
+                raise ValueError(
+                    f"y must hold a class index for each of the {len(x)} samples, shape "
+                    f"({len(x)},), got {y.dtype} in shape {tuple(y.shape)}"
+                )
+            y = y.to(torch.int64).contiguous()
+            is_bad = (y < 0) | (y >= outputs)
+            if is_bad.any():
+                index = int(is_bad.nonzero()[0])
+                raise ValueError(
+                    f"y[{index}] is {int(y[index])}, must be a class in [0, {outputs})"
+                )
+            return x, y
+        allowed = [(len(x), outputs), (len(x),)] if outputs == 1 else [(len(x), outputs)]
+        if y.dtype != x.dtype or tuple(y.shape) not in allowed:
+            raise ValueError(
+                f"y must be {x.dtype} in shape {allowed[0]}, got {y.dtype} in shape "
+                f"{tuple(y.shape)}"
+            )
+        return x, y.contiguous()
+
+    def _checked_inputs(self, samples: Any) -> Tensor:
+        x = _as_tensor("x", samples).contiguous()
+        program = self._program_now()
+        if x.ndim < 1 or len(x) == 0 or x.dtype != program.dtype:
+            raise ValueError(
+                f"x must hold at least one sample in {program.dtype}, got {x.dtype} in shape "
+                f"{tuple(x.shape)}"
+            )
+        if x[0].numel() != program.inputs:
+            raise ValueError(
+                f"x must have {program.inputs} features a sample, got shape {tuple(x.shape)}"
+            )
+        return x
+
+
+class _Rates:
+    """The learning rate of each group at each step of an epoch, as the kernels read it.
+
+    Args:
+        values: float64, shape (steps, groups).
+        addresses: Where each group's rate goes.
+    """
+
+    def __init__(self, values: npt.NDArray[np.float64], addresses: list[int]) -> None:
+        self._values = np.ascontiguousarray(values)
+        self._words = np.zeros(RateWord.PLACES + len(addresses), np.int64)
+        self._words[RateWord.GROUPS] = len(addresses)
+        self._words[RateWord.RATES] = self._values.ctypes.data
+        self._words[RateWord.PLACES :] = addresses
+        self.address = self._words.ctypes.data
+
+
+def _as_tensor(name: str, value: Any) -> Tensor:
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    if not isinstance(value, Tensor) or not value.is_cpu:
+        raise ValueError(
+            f"{name} must be a CPU tensor or a NumPy array, got {type(value).__name__}"
+        )
+    tensor: Tensor = value.detach()
+    return tensor
+
+
+def _check_order(order: Tensor, samples: int) -> None:
+    is_list = order.dtype == torch.int64 and order.ndim == 1 and order.is_contiguous()
+    if not is_list or len(order) == 0:
+        raise ValueError(
+            f"order must be a contiguous int64 vector, got {order.dtype} in shape "
+            f"{tuple(order.shape)}"
+        )
+    low, high = order.aminmax()
+    if low < 0 or high >= samples:
+        raise ValueError(
+            f"order must hold numbers in [0, {samples}), got {int(low)} to {int(high)}"
+        )

@@ -1,0 +1,3 @@
+"""Loops that train networks."""
+
+from .program import Program, ProgramWord, run_forward, run_gradient

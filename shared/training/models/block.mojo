@@ -1,0 +1,25 @@
+"""The samples that go through a network together."""
+
+
+@fieldwise_init
+struct Block(ImplicitlyCopyable, Movable):
+    """Some samples of a batch, whose features are rows of one length.
+
+    Feature `f` of sample `s` is element `f * stride + s`. Rows hold whole vectors; what lies
+    beyond the last sample is finite, and has a gradient of 0.
+    """
+
+    var samples: Int
+    """How many samples there are, at least 1."""
+    var stride: Int
+    """Elements of a row, a multiple of the lanes of a vector."""
+    var first: Int
+    """The place of the first sample in its batch."""
+    var step: Int
+    """How many batches came before, which random masks depend on."""
+    var is_training: Bool
+    """Whether dropout drops, and batch statistics are taken."""
+    var accumulates: Bool
+    """Whether gradients of parameters are added to what is there."""
+    var grad_shift: Int
+    """Bytes from the gradients that a layer knows to those of this thread."""
