@@ -20,7 +20,15 @@ SOURCES = sorted((ROOT / "shared").rglob("*.mojo"))
 # that the packages of one layer never import each other.
 LAYERS = (
     ("shared.training.core",),
-    ("shared.training.optimizers", "shared.training.schedulers"),
+    (
+        "shared.training.losses",
+        "shared.training.metrics",
+        "shared.training.optimizers",
+        "shared.training.schedulers",
+    ),
+    ("shared.training.models",),
+    ("shared.training.callbacks",),
+    ("shared.training.loops",),
     ("shared.bindings",),
 )
 
@@ -39,13 +47,13 @@ def _name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
-def _run(path: Path) -> str:
+def _run(path: Path, *arguments: str) -> str:
     beside_python = Path(sys.executable).parent / "mojo"
     mojo = str(beside_python) if beside_python.exists() else shutil.which("mojo")
     if mojo is None:
         pytest.fail("no mojo beside this Python or on the PATH: install the dev extra")
     command = [mojo, "run", "--Werror", "-I", str(ROOT), "-I", str(ROOT / "tests" / "mojo")]
-    command += [str(path)]
+    command += [str(path), *arguments]
     # The compiler may have a word on its own cache or crash reports for stderr.
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     said = f"{' '.join(command)} returned {done.returncode}:\n{done.stdout}{done.stderr}"
@@ -114,15 +122,29 @@ def test_mojo(path: Path) -> None:
     assert int(summary[1]) == len(written), output
 
 
+@pytest.fixture
+def digits(tmp_path: Path) -> str:
+    """The digits as the example's own one-liner exports them."""
+    source = (ROOT / "examples" / "mojo" / "digits.mojo").read_text()
+    (program,) = re.findall(r'python -c "(.*?)"', source, re.DOTALL)
+    command = [sys.executable, "-c", re.sub(r"\\\n\s*", "", program)]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    return str(tmp_path / "digits.csv")
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=_name)
-def test_example(path: Path) -> None:
-    lines = _run(path).splitlines()
+def test_example(path: Path, digits: str) -> None:
+    lines = _run(path, *([digits] if path.stem == "digits" else [])).splitlines()
     assert lines
     if path.stem == "quadratic":
         assert [line.split()[:2] for line in lines] == [
             ["step", str(step)] for step in range(0, 201, 20)
         ]
         assert float(lines[-1].split("loss")[1]) < 1e-6
+    if path.stem == "digits":
+        accuracy = re.fullmatch(r"validation accuracy ([\d.]+) %, loss [\d.]+", lines[-1])
+        assert accuracy
+        assert float(accuracy[1]) >= 97
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=_name)

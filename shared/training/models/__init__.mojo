@@ -12,14 +12,22 @@ from .activations import (
     TanhGELU,
 )
 from .block import Block
-from .layer import Layer
+from .dataset import Dataset
+from .layer import Layer, ParameterSpec
 from .linear import Linear
+from .network import Network
 from .objectives import (
     BinaryCrossEntropy,
     CrossEntropy,
     Huber,
+    HuberError,
+    LogisticError,
     MeanSquaredError,
     Objective,
     Outcome,
+    PointLoss,
+    PointObjective,
+    SquaredError,
     Targets,
 )
+from .sequential import Residual, Sequential

@@ -4,8 +4,28 @@ from ..core.memory import Elements
 from .block import Block
 
 
+@fieldwise_init
+struct ParameterSpec(ImplicitlyCopyable, Movable):
+    """What a parameter tensor is before training."""
+
+    var rows: Int
+    """Rows of a matrix; 1 of a vector."""
+    var columns: Int
+    """Columns of a matrix, or elements of a vector."""
+    var bound: Float64
+    """The elements are uniform in [-bound, bound]; negative for the constant `-bound`."""
+
+    def size(self) -> Int:
+        """Counts the elements.
+
+        Returns:
+            The number of elements.
+        """
+        return self.rows * self.columns
+
+
 trait Layer(Deinitable, Movable):
-    """A function of samples, with its gradient.
+    """A function of samples, with its gradient: a part of a model, or a whole one.
 
     A layer owns no memory: its parameters, their gradients, and all that it reads and writes
     belong to the network.
@@ -13,6 +33,35 @@ trait Layer(Deinitable, Movable):
 
     comptime dtype: DType
     """The dtype of samples and parameters: float32 or float64."""
+
+    def parameters(self) -> Int:
+        """Counts the parameter tensors.
+
+        Returns:
+            The number of tensors.
+        """
+        return 0
+
+    def parameter(self, index: Int) -> ParameterSpec:
+        """Describes a parameter tensor.
+
+        Args:
+            index: Which one.
+
+        Returns:
+            Its size, and how it begins.
+        """
+        return ParameterSpec(0, 0, 0)
+
+    def bind(mut self, index: Int, value: Int, grad: Int):
+        """Tells the layer where a parameter tensor lies.
+
+        Args:
+            index: Which one.
+            value: Address of its first element.
+            grad: Address of that of its gradient.
+        """
+        pass
 
     def inputs(self) -> Int:
         """Counts the features of a sample that the layer reads.
@@ -74,7 +123,7 @@ trait Layer(Deinitable, Movable):
             x: The inputs.
             y: The outputs.
             kept: What the forward pass kept.
-            dy: The gradient of the outputs; it may be overwritten.
+            dy: The gradient of the outputs.
             dx: Where the gradient of the inputs goes.
             needs_dx: Whether it is needed.
             block: The samples.

@@ -1,6 +1,7 @@
 """The linear layer."""
 
-from std.sys import simd_width_of, size_of
+from std.math import sqrt
+from std.sys import simd_width_of
 
 from ..core.matmul import (
     Matrix,
@@ -11,7 +12,7 @@ from ..core.matmul import (
 )
 from ..core.memory import Elements
 from .block import Block
-from .layer import Layer
+from .layer import Layer, ParameterSpec
 
 comptime NARROW = 8
 """Up to so many inputs, the weight's gradient is taken by dot products over samples: fewer
@@ -41,6 +42,50 @@ struct Linear[scalar: DType](ImplicitlyCopyable, Layer):
     """Address of the weight's gradient."""
     var bias_grad: Int
     """Address of the bias's gradient; not used without one."""
+
+    def __init__(out self, in_features: Int, out_features: Int):
+        """Makes a layer with a bias whose parameters are bound later.
+
+        Args:
+            in_features: Features of an input.
+            out_features: Features of an output.
+        """
+        self = Self(in_features, out_features, 0, 0, 0, 0)
+
+    def parameters(self) -> Int:
+        """Counts the parameter tensors.
+
+        Returns:
+            2, the weight and the bias.
+        """
+        return 2
+
+    def parameter(self, index: Int) -> ParameterSpec:
+        """Describes a parameter tensor, as torch initializes it.
+
+        Args:
+            index: 0 for the weight, 1 for the bias.
+
+        Returns:
+            Its size, and how it begins.
+        """
+        var bound = 1 / sqrt(Float64(self.in_features))
+        if index == 0:
+            return ParameterSpec(self.out_features, self.in_features, bound)
+        return ParameterSpec(1, self.out_features, bound)
+
+    def bind(mut self, index: Int, value: Int, grad: Int):
+        """Tells the layer where a parameter tensor lies.
+
+        Args:
+            index: 0 for the weight, 1 for the bias.
+            value: Address of its first element.
+            grad: Address of that of its gradient.
+        """
+        if index == 0:
+            self.weight, self.weight_grad = value, grad
+        else:
+            self.bias, self.bias_grad = value, grad
 
     def inputs(self) -> Int:
         """Counts the features of an input.

@@ -6,6 +6,7 @@ from std.sys import simd_width_of
 from ..core.exponential import exp, log, log1p
 from ..core.memory import Elements, Words
 from .block import Block
+from .dataset import Dataset
 
 
 @fieldwise_init
@@ -37,6 +38,21 @@ struct Outcome(ImplicitlyCopyable, Movable):
 trait Objective(Deinitable, ImplicitlyCopyable, Movable):
     """The loss of a sample, and its gradient."""
 
+    def check[dtype: DType](self, data: Dataset[dtype], features: Int) raises:
+        """Checks that a network's outputs can be compared with data.
+
+        Parameters:
+            dtype: Float32 or float64.
+
+        Args:
+            data: The data.
+            features: Features of an output.
+
+        Raises:
+            Error: If they cannot.
+        """
+        ...
+
     def evaluate[
         dtype: DType
     ](
@@ -67,12 +83,45 @@ trait Objective(Deinitable, ImplicitlyCopyable, Movable):
         ...
 
 
-@fieldwise_init
 struct CrossEntropy(Objective):
     """`-log softmax(x)[t]`, with the part `smoothing` of the target spread over all classes."""
 
     var smoothing: Float64
     """The part that is spread, in [0, 1]."""
+
+    def __init__(out self, smoothing: Float64 = 0):
+        """Sets the smoothing.
+
+        Args:
+            smoothing: The part that is spread, in [0, 1].
+        """
+        self.smoothing = smoothing
+
+    def check[dtype: DType](self, data: Dataset[dtype], features: Int) raises:
+        """Checks that each sample has a class.
+
+        Parameters:
+            dtype: Float32 or float64.
+
+        Args:
+            data: The data.
+            features: The number of classes.
+
+        Raises:
+            Error: If one has none, or one that is not in `[0, features)`.
+        """
+        if len(data.labels) != data.samples:
+            raise Error("the data must have a label for each sample")
+        for i in range(data.samples):
+            if not 0 <= Int(data.labels[i]) < features:
+                raise Error(
+                    "labels[",
+                    i,
+                    "] must be in [0, ",
+                    features,
+                    "), got ",
+                    data.labels[i],
+                )
 
     def evaluate[
         dtype: DType
@@ -208,6 +257,29 @@ struct PointObjective[Loss: PointLoss](Objective):
 
     var loss: Self.Loss
     """The loss of one number."""
+
+    def check[dtype: DType](self, data: Dataset[dtype], features: Int) raises:
+        """Checks that each sample has numbers.
+
+        Parameters:
+            dtype: Float32 or float64.
+
+        Args:
+            data: The data.
+            features: Numbers of a sample.
+
+        Raises:
+            Error: If they are not as many.
+        """
+        if len(data.values) != data.samples * features:
+            raise Error(
+                "the data must have ",
+                features,
+                " values for each sample, got ",
+                len(data.values),
+                " for ",
+                data.samples,
+            )
 
     def evaluate[
         dtype: DType

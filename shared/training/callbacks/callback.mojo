@@ -1,0 +1,285 @@
+"""The callback: hooks of a run, and what they may ask for."""
+
+
+@fieldwise_init
+struct Progress(ImplicitlyCopyable, Movable):
+    """Where a run is, for callbacks to read."""
+
+    var epoch: Int
+    """The epoch, counted from 0."""
+    var epochs: Int
+    """How many epochs the run has."""
+    var step: Int
+    """How many updates were applied."""
+    var batch: Int
+    """The batch of the epoch, counted from 0."""
+    var loss: Float64
+    """The mean loss of the batch in `on_batch_end`, of the epoch in `on_epoch_end`."""
+    var accuracy: Float64
+    """The fraction of these samples that was classified right; NaN without classes."""
+    var val_loss: Float64
+    """The mean loss of the last validation; NaN before it."""
+    var val_accuracy: Float64
+    """The fraction of its samples that was classified right; NaN without classes."""
+    var learning_rate: Float64
+    """The learning rate of the next update."""
+
+
+struct Action(ImplicitlyCopyable, Movable):
+    """What a callback asks the loop for."""
+
+    var stops: Bool
+    """Whether to end the run after this hook."""
+    var keeps: Bool
+    """Whether to keep a copy of the parameters, in place of the last one."""
+    var restores: Bool
+    """Whether to put the kept parameters back."""
+
+    def __init__(
+        out self,
+        *,
+        stops: Bool = False,
+        keeps: Bool = False,
+        restores: Bool = False,
+    ):
+        """Asks for something, or for nothing.
+
+        Args:
+            stops: Whether to end the run after this hook.
+            keeps: Whether to keep a copy of the parameters.
+            restores: Whether to put the kept parameters back.
+        """
+        self.stops = stops
+        self.keeps = keeps
+        self.restores = restores
+
+    def joined(self, other: Self) -> Self:
+        """Asks for what either asks for.
+
+        Args:
+            other: The other one.
+
+        Returns:
+            Both.
+        """
+        return Self(
+            stops=self.stops or other.stops,
+            keeps=self.keeps or other.keeps,
+            restores=self.restores or other.restores,
+        )
+
+
+trait Callback(Deinitable, Movable):
+    """Watches a run; every hook does nothing unless it is written."""
+
+    def on_train_begin(mut self, progress: Progress) raises -> Action:
+        """Called before the first epoch.
+
+        Args:
+            progress: Where the run is.
+
+        Returns:
+            What to do.
+
+        Raises:
+            Error: To end the run with it.
+        """
+        return Action()
+
+    def on_epoch_begin(mut self, progress: Progress) raises -> Action:
+        """Called before each epoch.
+
+        Args:
+            progress: Where the run is.
+
+        Returns:
+            What to do.
+
+        Raises:
+            Error: To end the run with it.
+        """
+        return Action()
+
+    def on_batch_end(mut self, progress: Progress) raises -> Action:
+        """Called after the update by each batch.
+
+        Args:
+            progress: Where the run is.
+
+        Returns:
+            What to do.
+
+        Raises:
+            Error: To end the run with it.
+        """
+        return Action()
+
+    def on_validation_end(mut self, progress: Progress) raises -> Action:
+        """Called after each validation.
+
+        Args:
+            progress: Where the run is.
+
+        Returns:
+            What to do.
+
+        Raises:
+            Error: To end the run with it.
+        """
+        return Action()
+
+    def on_epoch_end(mut self, progress: Progress) raises -> Action:
+        """Called after each epoch and its validation.
+
+        Args:
+            progress: Where the run is.
+
+        Returns:
+            What to do.
+
+        Raises:
+            Error: To end the run with it.
+        """
+        return Action()
+
+    def on_train_end(mut self, progress: Progress) raises -> Action:
+        """Called after the last epoch.
+
+        Args:
+            progress: Where the run is.
+
+        Returns:
+            What to do.
+
+        Raises:
+            Error: To end the run with it.
+        """
+        return Action()
+
+
+struct Callbacks[*Watchers: Callback](Callback):
+    """Several callbacks, called in order; at ends in reverse order.
+
+    Parameters:
+        Watchers: The types of the callbacks.
+    """
+
+    comptime COUNT = len(Self.Watchers)
+    """How many there are."""
+
+    var items: Tuple[*Self.Watchers]
+    """The callbacks."""
+
+    def __init__(out self, var items: Tuple[*Self.Watchers]):
+        """Takes callbacks.
+
+        Args:
+            items: The callbacks.
+        """
+        self.items = items^
+
+    def on_train_begin(mut self, progress: Progress) raises -> Action:
+        """Calls each one.
+
+        Args:
+            progress: Where the run is.
+
+        Returns:
+            What any of them asks for.
+
+        Raises:
+            Error: What one of them raises.
+        """
+        var action = Action()
+        comptime for i in range(Self.COUNT):
+            action = action.joined(self.items[i].on_train_begin(progress))
+        return action
+
+    def on_epoch_begin(mut self, progress: Progress) raises -> Action:
+        """Calls each one.
+
+        Args:
+            progress: Where the run is.
+
+        Returns:
+            What any of them asks for.
+
+        Raises:
+            Error: What one of them raises.
+        """
+        var action = Action()
+        comptime for i in range(Self.COUNT):
+            action = action.joined(self.items[i].on_epoch_begin(progress))
+        return action
+
+    def on_batch_end(mut self, progress: Progress) raises -> Action:
+        """Calls each one, the last first.
+
+        Args:
+            progress: Where the run is.
+
+        Returns:
+            What any of them asks for.
+
+        Raises:
+            Error: What one of them raises.
+        """
+        var action = Action()
+        comptime for i in range(Self.COUNT):
+            comptime j = Self.COUNT - 1 - i
+            action = action.joined(self.items[j].on_batch_end(progress))
+        return action
+
+    def on_validation_end(mut self, progress: Progress) raises -> Action:
+        """Calls each one, the last first.
+
+        Args:
+            progress: Where the run is.
+
+        Returns:
+            What any of them asks for.
+
+        Raises:
+            Error: What one of them raises.
+        """
+        var action = Action()
+        comptime for i in range(Self.COUNT):
+            comptime j = Self.COUNT - 1 - i
+            action = action.joined(self.items[j].on_validation_end(progress))
+        return action
+
+    def on_epoch_end(mut self, progress: Progress) raises -> Action:
+        """Calls each one, the last first.
+
+        Args:
+            progress: Where the run is.
+
+        Returns:
+            What any of them asks for.
+
+        Raises:
+            Error: What one of them raises.
+        """
+        var action = Action()
+        comptime for i in range(Self.COUNT):
+            comptime j = Self.COUNT - 1 - i
+            action = action.joined(self.items[j].on_epoch_end(progress))
+        return action
+
+    def on_train_end(mut self, progress: Progress) raises -> Action:
+        """Calls each one, the last first.
+
+        Args:
+            progress: Where the run is.
+
+        Returns:
+            What any of them asks for.
+
+        Raises:
+            Error: What one of them raises.
+        """
+        var action = Action()
+        comptime for i in range(Self.COUNT):
+            comptime j = Self.COUNT - 1 - i
+            action = action.joined(self.items[j].on_train_end(progress))
+        return action
