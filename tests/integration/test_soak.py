@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from hotloop import callbacks
 from hotloop.callbacks import (
     Callback,
+    Checkpointing,
     DeviceStats,
     EarlyStopping,
     GradientAccumulationSchedule,
@@ -29,6 +31,7 @@ from hotloop.callbacks import (
     Timer,
     TrainState,
 )
+from hotloop.checkpoint import CheckpointManager
 from hotloop.config import TrainingConfig
 from hotloop.loops import Trainer
 from hotloop.metrics import Mean
@@ -39,9 +42,12 @@ from hotloop.schedulers import Cosine
 _STEPS = 100_000
 # What a run keeps is 13 bytes an update: 10 in the history and the curves, which have a few numbers
 # of each 50th, and 3 in the monitor of the learning rate, which has one of each 100th. That is 1 MB
-# of 80,000 updates. matplotlib's caches take another 2 MB in the course of the pictures, and a list
-# of the numbers of all updates would take 3 MB more.
-_MOST_GROWTH = 4_000_000
+# of 80,000 updates, in 19,000 blocks of Python's memory; a list of the numbers of all updates would
+# have 80,000 more.
+_MOST_BLOCKS = 40_000
+# matplotlib's caches take another 2 MB in the course of the pictures. The copy of the history that
+# a save in the background writes goes with it, but other objects hold some of its pages: 3 MB.
+_MOST_GROWTH = 10_000_000
 
 
 class Repeated:
@@ -102,12 +108,14 @@ class Looking(Callback):
 
     def __init__(self) -> None:
         self.sizes: dict[int, int] = {}
+        self.blocks: dict[int, int] = {}
         self.threads: list[list[str]] = []
         self.files: list[int] = []
 
     def on_step_end(self, state: TrainState) -> None:
         if state.step % (_STEPS // 50) == 0:
             self.sizes[state.step] = resident()
+            self.blocks[state.step] = sys.getallocatedblocks()
             self.threads.append(thread_names())
             self.files.append(open_files())
 
@@ -125,6 +133,8 @@ def test_a_run_with_every_callback_holds_what_it_held(tmp_path: Path) -> None:
     with (tmp_path / "progress.txt").open("w") as progress:
         console = Console(file=progress, force_terminal=True, width=100)
         every: list[Callback] = [
+            # In a thread that has ended long before the next one.
+            Checkpointing(tmp_path / "checkpoints", 7_000, is_async=True),
             DeviceStats(),
             EarlyStopping(patience=10**9, restore_best=True),
             GradientAccumulationSchedule({0: 1, 3: 2, 5: 1}),
@@ -169,10 +179,13 @@ def test_a_run_with_every_callback_holds_what_it_held(tmp_path: Path) -> None:
         assert thread_names() == threads
         assert open_files() == files
     assert history.history("loss")[-1][0] == _STEPS
+    saved = CheckpointManager(tmp_path / "checkpoints").checkpoints()
+    assert [each.step for each in saved] == [_STEPS, 98_000, 91_000]
     # Three outboxes, and a thread that TensorBoard's writer has of its own.
     assert looking.threads == [looking.threads[0]] * 50
     assert len(looking.threads[0]) == len(threads) + 4
     # Trackers also open files for moments, in threads of their own.
     fewest = [min(looking.files[first : first + 10]) for first in range(0, 50, 10)]
     assert fewest == [files + 2] * 5
+    assert looking.blocks[_STEPS] - looking.blocks[_STEPS // 5] < _MOST_BLOCKS
     assert looking.sizes[_STEPS] - looking.sizes[_STEPS // 5] < _MOST_GROWTH

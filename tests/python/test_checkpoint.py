@@ -9,6 +9,7 @@ import pickle
 import re
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -328,7 +329,9 @@ def test_a_file_that_becomes_a_link_or_a_pipe_is_not_followed(
         assert "Too many levels of symbolic links" in refused(saved)
         (saved / name).unlink()
         os.mkfifo(saved / name)
-        assert refused(saved).startswith(f"{saved / name} is damaged: ")
+        opened = set(os.listdir("/proc/self/fd"))
+        assert refused(saved) == f"{saved / name} is damaged: it is not a regular file"
+        assert set(os.listdir("/proc/self/fd")) == opened
         copy.rename(saved / name)
 
 
@@ -565,6 +568,49 @@ def test_a_replacement_that_fails_leaves_the_old_file(
     assert set(os.listdir("/proc/self/fd")) == opened
     storage.replace_file(path, b"new")
     assert path.read_bytes() == b"new"
+
+
+def test_what_is_read_at_once_is_a_regular_file_of_a_size(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    assert storage.read_file(tmp_path / "file", 3) == b"abc"
+    with pytest.raises(OSError, match=r"^it has 3 bytes, more than 2$"):
+        storage.read_file(tmp_path / "file", 2)
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe", "."):
+        with pytest.raises(OSError, match=r"^it is not a regular file$"):
+            storage.read_file(tmp_path / name, 3)
+    with pytest.raises(FileNotFoundError, match="/missing'"):
+        storage.read_file(tmp_path / "missing", 3)
+
+
+_ELSEWHERE = """
+import ctypes, os, sys
+import torch
+
+class Library(ctypes.CDLL):
+    def __getattr__(self, name):
+        if name == "sync_file_range":
+            raise AttributeError(name)
+        return super().__getattr__(name)
+
+ctypes.CDLL = Library
+del os.sched_getaffinity
+
+import hotloop.loops
+from hotloop.checkpoint import CheckpointManager, tensor_file
+
+tensor_file._SYNC = 1
+manager = CheckpointManager(sys.argv[1])
+manager.save({"x": torch.arange(3)}, step=1)
+print(manager.load()[0]["x"].tolist(), tensor_file._THREADS == min(4, os.cpu_count()))
+"""
+
+
+def test_systems_that_lack_calls_of_linux_do_without(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _ELSEWHERE, str(tmp_path / "a")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("[0, 1, 2] True\n", "")
 
 
 def test_directories_and_names(tmp_path: Path) -> None:

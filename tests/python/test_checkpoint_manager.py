@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 import torch
+import xxhash
 
 from hotloop.checkpoint import checkpoint_directory, storage
 from hotloop.checkpoint.background import HostBuffers
@@ -32,6 +33,8 @@ from hotloop.checkpoint.checkpoint import (
 )
 from hotloop.checkpoint.checkpoint_manager import CheckpointManager
 from hotloop.checkpoint.manifest import Info
+from hotloop.checkpoint.pins import Pins
+from hotloop.checkpoint.tree import encode_json
 from hotloop.errors import CheckpointError, CorruptCheckpointError
 from hotloop.testing import differences
 
@@ -552,11 +555,32 @@ def test_damaged_pins_keep_everything(
     assert len(texts(caplog)) == 3
     expected = rf"no checkpoint is removed: {path} is damaged: .*; remove it, and pin again"
     assert all(re.match(expected, text) for text in texts(caplog))
-    with pytest.raises(CorruptCheckpointError, match=rf"^{path} is damaged: "):
+    reasons = "it has no checksum|it is not valid JSON: .*"
+    with pytest.raises(CorruptCheckpointError, match=rf"^{path} is damaged: ({reasons}); remove"):
         manager.pin("c0")
     assert path.read_text() == text
     path.unlink()
     assert manager.prune() == [tmp_path / "c1", tmp_path / "c0"]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"pinned": [], "unpinned": {}, "checksum": "0" * 16}, "its checksum is wrong"),
+        ({"pinned": []}, "it is no list of pinned checkpoints"),
+        ({"pinned": 3, "unpinned": {}}, "it is no list of pinned checkpoints"),
+        ({"pinned": [[]], "unpinned": {}}, "it is no list of pinned checkpoints"),
+        ({"pinned": [], "unpinned": "ab"}, "it is no list of pinned checkpoints"),
+    ],
+)
+def test_pins_with_a_checksum_may_be_damaged(
+    tmp_path: Path, value: dict[str, Any], reason: str
+) -> None:
+    checksum = xxhash.xxh3_64_hexdigest(encode_json(value))
+    path = tmp_path / "pinned.json"
+    path.write_bytes(encode_json({"checksum": checksum, **value}))
+    with pytest.raises(CorruptCheckpointError, match=rf"^{path} is damaged: {reason}; remove it"):
+        Pins.read(tmp_path)
 
 
 def test_what_is_not_known_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

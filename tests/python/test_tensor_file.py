@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -283,6 +284,31 @@ def test_the_first_damaged_tensor_is_named(tmp_path: Path) -> None:
     assert refused(path, entry) == (
         f"x.st is damaged: tensor 't30' has checksum {found}, not {expected}"
     )
+
+
+def test_the_first_damaged_tensor_is_named_by_any_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x"
+    entry = write(path, {name: torch.zeros(1) for name in "abc"})
+    data = path.read_bytes()
+    # One thread waits at the first tensor until the other one is at the second, and goes on.
+    path.write_bytes(data[:-8] + bytes([1]) * 8)
+    is_at_second = threading.Event()
+
+    def read_exactly(fd: int, view: memoryview, offset: int, where: str) -> None:
+        if offset == len(data) - 12:
+            assert is_at_second.wait(10)
+        elif offset == len(data) - 8:
+            is_at_second.set()
+        tensor_file_read_exactly(fd, view, offset, where)
+
+    tensor_file_read_exactly = tensor_file.read_exactly
+    monkeypatch.setattr(tensor_file, "read_exactly", read_exactly)
+    monkeypatch.setattr(tensor_file, "_THREADS", 2)
+    for _ in range(20):
+        is_at_second.clear()
+        assert refused(path, entry).startswith("x.st is damaged: tensor 'b' has checksum ")
 
 
 def test_the_entry_of_another_file_is_refused(tmp_path: Path) -> None:

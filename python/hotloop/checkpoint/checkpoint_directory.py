@@ -111,10 +111,6 @@ class CheckpointDirectory:
             remedy = _REMEDIES.get(error.errno or 0, "check the directory and its device")
             raise CheckpointError(f"cannot {what} in {self.path}: {error}; {remedy}") from error
 
-    def scan(self) -> tuple[list[Manifest], dict[str, CheckpointError]]:
-        """Return what the function `scan` finds here."""
-        return scan(self.path)
-
     def has(self, manifest: Manifest) -> bool:
         """Return whether a checkpoint is still there, and not another one with its name."""
         with contextlib.suppress(CheckpointError):

@@ -13,7 +13,12 @@ from typing import Any
 
 from hotloop.argument import check_count, check_number
 from hotloop.checkpoint.background import BackgroundTask, HostBuffers
-from hotloop.checkpoint.checkpoint_directory import NAME, CheckpointDirectory, read_directory
+from hotloop.checkpoint.checkpoint_directory import (
+    NAME,
+    CheckpointDirectory,
+    read_directory,
+    scan,
+)
 from hotloop.checkpoint.manifest import Info, Manifest
 from hotloop.checkpoint.pins import PINNED, Pins
 from hotloop.checkpoint.retention import Retention
@@ -226,7 +231,7 @@ class CheckpointManager:
                 be read for another reason, such as its permissions.
         """
         self._background.join()
-        found, problems = self._folder.scan()
+        found, problems = scan(self.directory)
         for problem in problems.values():
             if not isinstance(problem, CorruptCheckpointError):
                 raise problem
@@ -375,7 +380,7 @@ class CheckpointManager:
 
     def _list(self) -> list[Manifest]:
         """Return the manifests, newest first; warn once of each that cannot be read."""
-        found, problems = self._folder.scan()
+        found, problems = scan(self.directory)
         for text in map(str, problems.values()):
             if text not in self._warned:
                 self._warned.add(text)

@@ -47,13 +47,14 @@ class Pins:
             return cls()
         try:
             value = parse_json(storage.read_file(path, _MAX_BYTES), "it")
-            checksum = value.pop("checksum")
-            if checksum != _checksum(value):
-                raise ValueError("its checksum is wrong")
+            if type(value) is not dict or "checksum" not in value:
+                raise CorruptCheckpointError("it has no checksum")
+            if value.pop("checksum") != _checksum(value):
+                raise CorruptCheckpointError("its checksum is wrong")
             return cls(set(value["pinned"]), dict(value["unpinned"]))
-        except (OSError, ValueError, AttributeError, TypeError, KeyError, CheckpointError) as error:
+        except (OSError, ValueError, TypeError, KeyError, CheckpointError) as error:
             is_told = isinstance(error, (CheckpointError, OSError))
-            reason = str(error) if is_told else repr(error)
+            reason = str(error) if is_told else "it is no list of pinned checkpoints"
             raise CorruptCheckpointError(
                 f"{path} is damaged: {reason:.500}; remove it, and pin again what is to stay"
             ) from error

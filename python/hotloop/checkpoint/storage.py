@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,12 +22,14 @@ __all__ = [
     "remove_file",
     "rename",
     "replace_file",
+    "replacing",
     "sync",
     "sync_directory",
     "write",
 ]
 
-_libc = ctypes.CDLL(None)
+# Linux has it, and other systems do not.
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 _WRITE = 2  # SYNC_FILE_RANGE_WRITE of <fcntl.h>
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
@@ -57,14 +60,15 @@ def write(fd: int, data: Buffer) -> None:
 def begin_sync(fd: int, start: int, size: int) -> None:
     """Begin to put a part of a file on the device, so that less is left for `sync`.
 
-    It does not wait, and leaves errors to `sync`.
+    It does not wait, and leaves errors to `sync`; a system without such a call leaves all to it.
 
     Args:
         fd: Descriptor of the file.
         start: Place of the first byte.
         size: Bytes.
     """
-    _libc.sync_file_range(fd, ctypes.c_int64(start), ctypes.c_int64(size), _WRITE)
+    if _sync_file_range is not None:
+        _sync_file_range(fd, ctypes.c_int64(start), ctypes.c_int64(size), _WRITE)
 
 
 def sync(fd: int) -> None:
@@ -123,18 +127,38 @@ def replace_file(path: Path, data: Buffer) -> None:
     new = path.with_name(f".saving-{path.name}")
     if os.path.lexists(new):
         remove_file(new)
-    fd = create(new)
+    with replacing(path, new) as fd:
+        write(fd, data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, new: Path) -> Iterator[int]:
+    """Give a file the content that is written in a `with` block, as `replace_file` does.
+
+    If that fails, the file stays as it was.
+
+    Args:
+        path: The file.
+        new: Where the content is written to, in the same directory; nothing may be there.
+
+    Yields:
+        The descriptor to write to.
+    """
+    fd = None
     try:
+        fd = create(new)
         try:
-            write(fd, data)
+            yield fd
             sync(fd)
         finally:
             close(fd)
         rename(new, path)
-    except OSError as error:
-        error.filename = error.filename or str(new)
-        with contextlib.suppress(OSError):
-            remove_file(new)
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)
+        if fd is not None:
+            with contextlib.suppress(OSError):
+                remove_file(new)
         raise
     sync_directory(path.parent)
 
@@ -149,12 +173,10 @@ def read_file(path: Path, limit: int) -> bytes:
     Raises:
         OSError: If it is missing, larger, a link, a directory, a device or a pipe.
     """
-    # Opening a device can do something, and opening a pipe can wait.
-    found = os.lstat(path)
-    if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
-        raise OSError(f"{path} is not a regular file of at most {limit} bytes")
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    with open(os.open(path, flags), "rb") as file:
+    with open(_open_regular(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise OSError(f"it has {size} bytes, more than {limit}")
         return file.read(limit)
 
 
@@ -177,8 +199,23 @@ def open_file(name: str, directory: int) -> int:
     Raises:
         OSError: If it is missing, a link, a directory, a device or a pipe.
     """
+    return _open_regular(name, directory)
+
+
+def _open_regular(path: str | Path, directory: int | None = None) -> int:
     # Opening a device can do something, and opening a pipe can wait.
-    if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
-        raise OSError("it is not a regular file")
+    _check_regular(os.stat(path, dir_fd=directory, follow_symlinks=False))
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    return os.open(name, flags, dir_fd=directory)
+    fd = os.open(path, flags, dir_fd=directory)
+    try:
+        # Something else may have taken its place in between.
+        _check_regular(os.fstat(fd))
+    except OSError:
+        close(fd)
+        raise
+    return fd
+
+
+def _check_regular(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("it is not a regular file")

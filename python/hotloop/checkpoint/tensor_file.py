@@ -29,7 +29,9 @@ _WRITE_BLOCK = 1 << 20
 _READ_BLOCK = 1 << 18
 # Bytes after which the device begins to write, while the rest is copied.
 _SYNC = 1 << 23
-_THREADS = min(4, len(os.sched_getaffinity(0)))
+# Not every system tells which processors a process may use.
+_CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_THREADS = min(4, _CPUS)
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -135,25 +137,36 @@ def _read(
     targets: Mapping[str, memoryview],
 ) -> None:
     """Read tensors into their targets, or nowhere, and compare their checksums."""
-    pending = iter(specs)
+    pending = iter(enumerate(specs))
+    damaged: dict[int, CorruptCheckpointError] = {}
 
     def work(_: int) -> None:
         nowhere = memoryview(bytearray(_READ_BLOCK))
-        for spec in pending:
-            target = targets.get(spec.name)
-            checksum = xxhash.xxh3_64()
-            for start in range(0, spec.size, _READ_BLOCK):
-                size = min(_READ_BLOCK, spec.size - start)
-                block = nowhere[:size] if target is None else target[start : start + size]
-                read_exactly(fd, block, spec.offset + start, where)
-                checksum.update(block)
-            found, expected = checksum.hexdigest(), entry.tensors[spec.name]
-            if found != expected:
-                reason = f"tensor {spec.name!r:.500} has checksum {found}, not {expected}"
-                raise _corrupt(where, reason)
+        for index, spec in pending:
+            try:
+                read_one(spec, nowhere)
+            except CorruptCheckpointError as error:
+                damaged[index] = error
+                return
+
+    def read_one(spec: _Spec, nowhere: memoryview) -> None:
+        target = targets.get(spec.name)
+        checksum = xxhash.xxh3_64()
+        for start in range(0, spec.size, _READ_BLOCK):
+            size = min(_READ_BLOCK, spec.size - start)
+            block = nowhere[:size] if target is None else target[start : start + size]
+            read_exactly(fd, block, spec.offset + start, where)
+            checksum.update(block)
+        found, expected = checksum.hexdigest(), entry.tensors[spec.name]
+        if found != expected:
+            reason = f"tensor {spec.name!r:.500} has checksum {found}, not {expected}"
+            raise _corrupt(where, reason)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         list(pool.map(work, range(_THREADS)))
+    if damaged:
+        # The first one in the file, whichever thread was the first to be done.
+        raise damaged[min(damaged)]
 
 
 def read_exactly(fd: int, view: memoryview, offset: int, where: str) -> None:

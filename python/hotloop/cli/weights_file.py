@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,23 +59,10 @@ def write_weights(file: Path, weights: Mapping[str, Tensor]) -> int:
     Returns:
         Its size in bytes.
     """
+    # Others may write the same file, and a manager removes what begins with ".saving-".
     new = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        fd = storage.create(new)
-        try:
-            entry = write_tensors(fd, weights)
-            storage.sync(fd)
-        finally:
-            storage.close(fd)
-        storage.rename(new, file)
-    except BaseException as error:
-        if isinstance(error, OSError):
-            error.filename = str(file)
-        with contextlib.suppress(OSError):
-            storage.remove_file(new)
-        raise
-    storage.sync_directory(file.parent)
-    return entry.size
+    with storage.replacing(file, new) as fd:
+        return write_tensors(fd, weights).size
 
 
 def _check_place(file: Path, is_forced: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,33 +30,14 @@ class FakeCheckpoints(CheckpointManager):
         self.waits = 0
         self._failures = list(failures)
 
-    def save(
-        self,
-        state: Any,
-        *,
-        step: int,
-        epoch: int = 0,
-        name: str | None = None,
-        metrics: Mapping[str, float] | None = None,
-        is_best: bool | None = None,
-        is_pinned: bool = False,
-        config: Mapping[str, Any] | None = None,
-    ) -> Path:
-        """Keep a copy of a state."""
+    def save(self, state: Any, **about: Any) -> Path:
+        """Keep a copy of a state; `about` is as in the manager's `save`."""
         failure = self._failures.pop(0) if self._failures else None
         if failure is not None:
             raise failure
-        manifest = Manifest(
-            name=name or f"step_{step:08d}",
-            step=step,
-            epoch=epoch,
-            sequence=len(self.manifests),
-            metrics=dict(metrics or {}),
-            is_best=bool(is_best),
-            is_pinned=is_pinned,
-            config=None if config is None else dict(config),
-            files={},
-        )
+        given = {key: copy.deepcopy(value) for key, value in about.items() if value is not None}
+        given.setdefault("name", f"step_{about['step']:08d}")
+        manifest = Manifest(**given, sequence=len(self.manifests), files={})
         self.manifests.append(manifest)
         self.states.append(copy.deepcopy(state))
         return Path(manifest.name)

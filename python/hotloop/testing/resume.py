@@ -28,9 +28,10 @@ def assert_resume_exact(
     Then the `state_dict()` of both must be equal bit for bit: parameters, optimizer,
     schedules, precision, average, callbacks, history and counts.
 
-    A trainer's state holds neither the random generators nor where the loader is: the loader
-    must yield the same batches in each epoch, and model and step function must draw nothing.
-    Run it on the CPU, in float64 where there is a choice.
+    The state holds the random generators and where the loader is, so that loader, model and
+    step function may draw numbers. A generator that is neither global nor the loader's, such as
+    `numpy.random.default_rng()` in a dataset, is not put back. Run it on the CPU, in float64
+    where there is a choice.
 
     Args:
         make_trainer: Makes a trainer: the same one each time, which shares no model,

@@ -43,6 +43,12 @@ class Started:
         self.process.start()
         sender.close()
 
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        assert self.process.pid is not None
+        return self.process.pid
+
     def result(self, timeout: float = 120) -> Any:
         """Return what the function returned; AssertionError with the traceback if it failed."""
         status = self.status(timeout)

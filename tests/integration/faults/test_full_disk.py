@@ -58,6 +58,7 @@ def test_every_operation_may_fail_in_all_scenarios(
 
 def check_failures(name: str, number: int, folder: Path, goes_on: bool) -> None:
     kinds, bad = processes.call(fail_everywhere, name, number, goes_on, folder)
+    print(f"{sum(kinds.values())} tries: {kinds}")
     assert not bad, "\n".join(bad)
     # Some fail the save, and others what follows it.
     assert kinds["error"] >= 4
@@ -415,6 +416,7 @@ def check_runs(
                 assert result == whole
             # There is space again.
             assert processes.call(program.run, directory, resume="auto", **variant) == whole
+    print(f"{tries} tries, {errors} of which were told")
     assert errors > tries / 2
 
 

@@ -62,6 +62,7 @@ def test_sigkill_after_every_operation(name: str, tmp_path: Path, elsewhere: Pat
 
 def check_kills(name: str, when: str, folder: Path, elsewhere: Path) -> None:
     tries, bad = processes.call(kill_everywhere, name, when, folder, elsewhere)
+    print(f"{tries} tries")
     assert not bad, "\n".join(map(str, bad))
     assert tries >= 12
 
@@ -177,6 +178,7 @@ def test_what_is_synced_too_late_is_seen(steps: str, reason: str) -> None:
 @pytest.mark.parametrize("name", FEW)
 def test_power_cut_after_every_operation(name: str, tmp_path: Path, elsewhere: Path) -> None:
     tries, bad = processes.call(cut_everywhere, name, tmp_path, elsewhere)
+    print(f"{tries} tries")
     assert not bad, "\n".join(map(str, bad))
     assert tries >= 7
 
@@ -185,6 +187,7 @@ def test_power_cut_after_every_operation(name: str, tmp_path: Path, elsewhere: P
 @pytest.mark.parametrize("name", MORE)
 def test_power_cut_in_further_scenarios(name: str, tmp_path: Path, elsewhere: Path) -> None:
     tries, bad = processes.call(cut_everywhere, name, tmp_path, elsewhere)
+    print(f"{tries} tries")
     assert not bad, "\n".join(map(str, bad))
     assert tries >= 20
 
@@ -323,6 +326,7 @@ def kill_runs(name: str, operations: Iterable[int], folder: Path) -> int:
             bad.append(n)
         check_run(directory)
         tries += 1
+    print(f"{tries} tries")
     assert not bad, "\n".join(map(str, bad))
     return tries
 

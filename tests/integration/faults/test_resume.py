@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.integration.faults import processes, program
+from tests.integration.faults.scenarios import warnings_of
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -53,11 +54,25 @@ def test_from_every_checkpoint(name: str, tmp_path: Path) -> None:
     whole = processes.call(program.run, None, **variant)
     assert processes.call(program.run, tmp_path / "all", **variant) == whole
     found = sorted(path for path in (tmp_path / "all").iterdir() if path.is_dir())
+    print(f"{len(found)} tries")
     assert len(found) >= 6
     for path in found:
         directory = tmp_path / path.name
         shutil.copytree(path, directory / path.name)
         assert processes.call(program.run, directory, resume="auto", **variant) == whole
+
+
+def finished(directory: Path) -> tuple[dict[str, str], list[str]]:
+    """Return what a run ends with that is started once more, and the warnings."""
+    with warnings_of("hotloop") as warned:
+        return program.run(directory, resume="auto"), warned
+
+
+def test_a_finished_run_says_so(tmp_path: Path) -> None:
+    whole = processes.call(program.run, tmp_path / "a")
+    outcome, warned = processes.call(finished, tmp_path / "a")
+    assert outcome == whole
+    assert warned == ["the run is finished, at epoch 3 and step 15: there is nothing to train"]
 
 
 def test_every_random_state_counts(tmp_path: Path) -> None:

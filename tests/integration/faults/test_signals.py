@@ -54,9 +54,10 @@ def check_terminations(tries: int, name: str, folder: Path) -> None:
         # A terminal or a scheduler sends it to a whole group: the workers get it too.
         send = os.kill if chance.random() < 0.5 else os.killpg
         with contextlib.suppress(ProcessLookupError):
-            send(started.process.pid, signal.SIGTERM)
+            send(started.pid, signal.SIGTERM)
         statuses.append(started.status(timeout=30))
         assert processes.call(program.run, directory, resume="auto", **variant) == expected
+    print(f"{tries} tries, {statuses.count(143)} of which ended with 143")
     # A run may be over before its signal comes.
     assert set(statuses) <= {143, 0}
     assert statuses.count(143) > tries / 2
@@ -67,9 +68,9 @@ def check_kills(tries: int, name: str, folder: Path) -> None:
     variant = VARIANTS[name]
     expected, seconds = whole_run(folder, variant)
     chance = random.Random(name)
-    directory = folder / "killed"
-    kills = 0
+    kills = finished = 0
     while kills < tries:
+        directory = folder / f"killed{finished}"
         started = start(directory, variant)
         time.sleep(chance.uniform(0, 0.7 * seconds))
         started.process.kill()
@@ -79,7 +80,10 @@ def check_kills(tries: int, name: str, folder: Path) -> None:
         assert status in (-signal.SIGKILL, 0)
         kills += status != 0
         if status == 0:
-            directory = folder / f"killed{kills}"
+            # It was over before, and so would be all that follow there.
+            assert started.result() == expected
+            finished += 1
+    print(f"{tries} tries, with {finished} runs that ended before")
     assert processes.call(program.run, directory, resume="auto", **variant) == expected
 
 
@@ -112,7 +116,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     started = start(directory, variant)
     time.sleep(0.4 * seconds)
     for _ in range(2):
-        os.kill(started.process.pid, signal.SIGTERM)
+        os.kill(started.pid, signal.SIGTERM)
     # The second one comes before the run gets to the next batch, or after it has saved there.
     assert started.status() in (-signal.SIGTERM, 143)
     assert processes.call(program.run, directory, resume="auto", **variant) == expected
