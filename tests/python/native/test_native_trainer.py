@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -368,3 +370,12 @@ def test_without_kernels_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     model = mlp(4, 3)
     with pytest.raises(BackendError, match="whole loops need the kernels: a reason"):
         NativeTrainer(model, loss="mse", optimizer=SGD(model.parameters(), lr=0.1))
+
+
+def test_code_of_the_docs_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "native.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(block, "native.md", "exec"), {})
+    losses = [float(each) for each in re.findall(r"loss ([\d.]+)", capsys.readouterr().out)]
+    assert len(losses) == 3
+    assert losses[2] < losses[0]
