@@ -96,12 +96,13 @@ def scan_rows(
         logits = logits.contiguous()
     if not target.is_contiguous():
         target = target.contiguous()
-    predicted = torch.empty(rows, dtype=torch.int64)
-    rank = torch.empty(rows, dtype=torch.int32)
+    # In the place of the targets, whatever the default device is.
+    predicted = torch.empty_like(target)
+    rank = torch.empty_like(target, dtype=torch.int32)
     values = None
     if nll:
         is_double = logits.dtype == torch.float64
-        values = torch.empty(rows, dtype=torch.float64 if is_double else torch.float32)
+        values = torch.empty_like(target, dtype=torch.float64 if is_double else torch.float32)
     runtime = backend.current().runtime
     problem = kernels.scan_rows(
         logits.data_ptr(),
@@ -122,11 +123,11 @@ def scan_rows(
     return Rows(target, predicted, rank, values, classes)
 
 
-def describe_target(index: int, value: int, classes: int, ignore_index: int | None) -> str:
+def describe_target(index: int | str, value: int, classes: int, ignore_index: int | None) -> str:
     """Return the text of the error for a target that is no class.
 
     Args:
-        index: Where it is.
+        index: Where it is: a number, or several with commas between.
         value: What it is.
         classes: How many classes there are.
         ignore_index: The target that may be outside of them, or None.

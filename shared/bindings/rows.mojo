@@ -54,10 +54,8 @@ def _scan_rows(self_: Int, args: Words, count: Int) abi("C") -> Int:
     var executor = TorchExecutor(given.int(11))
     if has_error():
         return 0
-    if job.rows * job.classes < GIL_ELEMENTS:
-        return new_int(_dispatch(dtype, job, executor))
     var problem: Int
-    with ReleasedGIL():
+    with ReleasedGIL(job.rows * job.classes >= GIL_ELEMENTS):
         problem = _dispatch(dtype, job, executor)
     return new_int(problem)
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+from hotloop import backend
 from hotloop.losses import (
     CrossEntropy,
     LMCrossEntropy,
@@ -23,6 +24,10 @@ from hotloop.losses import (
     focal,
     lm_cross_entropy,
     sigmoid_focal,
+)
+
+only_torch = pytest.mark.skipif(
+    backend.current().name != "torch", reason="tests what torch's operators do"
 )
 
 # Sums in another order: a few roundings of the dtype.
@@ -62,6 +67,7 @@ def test_mean_of_nothing_is_zero_with_zero_gradient(count: Any) -> None:
     assert logits.grad.tolist() == [0, 0, 0]
 
 
+@pytest.mark.usefixtures("lenient")
 def test_no_value_is_read_from_the_device() -> None:
     # Meta tensors have no values: whoever reads one fails.
     logits = torch.empty(4, 5, 7, device="meta", requires_grad=True)
@@ -277,10 +283,12 @@ def test_chunks_keep_nothing_but_the_logits(dtype: torch.dtype) -> None:
         return sizes
 
     tokens, classes = 8 * 16, 100
-    assert bytes_kept(None) >= tokens * classes * 4
+    width = logits.element_size() if backend.current().name == "native" else 4
+    assert bytes_kept(None) >= tokens * classes * width
     assert bytes_kept(16) < tokens * 16
 
 
+@only_torch
 def test_a_chunk_computes_its_softmax_again(monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[int] = []
     original = functional.cross_entropy
@@ -369,7 +377,10 @@ def test_only_ignore_index_is_ignored(bad: int, label_smoothing: float) -> None:
         focal,
         partial(focal, alpha=torch.ones(5)),
     ):
-        with pytest.raises(IndexError, match=r"out of (bounds|range)"):
+        text = (
+            rf"out of (bounds|range)|target\[2\] is {bad}, must be in \[0, 5\) or ignore_index=-100"
+        )
+        with pytest.raises(IndexError, match=text):
             loss(logits, target)
 
 
@@ -421,12 +432,12 @@ def test_focal_of_gamma_zero_is_cross_entropy() -> None:
     torchs, expected = gradient_of(
         lambda x: functional.cross_entropy(x, target, reduction="none"), logits
     )
-    assert ours.equal(torchs)
-    assert gradient.equal(expected)
+    torch.testing.assert_close(ours, torchs, rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-16)
     binary = (target > 2).double()
     ours = sigmoid_focal(logits[:, 0], binary, gamma=0, alpha=None, reduction="none")
     torchs = functional.binary_cross_entropy_with_logits(logits[:, 0], binary, reduction="none")
-    assert ours.equal(torchs)
+    torch.testing.assert_close(ours, torchs, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("alpha", [None, 0.25])

@@ -7,16 +7,28 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torchmetrics
+import torchmetrics.classification
 from torch import Tensor, nn
 
 from hotloop.errors import EmptyMetricError
-from hotloop.loops import (
-    StepResult,
-)
+from hotloop.loops import StepOutput, StepResult, Trainer, evaluate, train_epoch
 from hotloop.loops.measurement import Measurement, NumberMean, RunningLoss
-from hotloop.metrics import Accuracy
+from hotloop.metrics import (
+    F1,
+    Accuracy,
+    ConfusionMatrix,
+    MeanSquaredError,
+    MetricCollection,
+    Perplexity,
+    RunningMoments,
+    TopKAccuracy,
+    metric_collection,
+)
+from hotloop.rows import scan_rows
 from hotloop.testing import ScriptedMetric, differences
 from hotloop.testing.state_roundtrip import saved_and_loaded
 
@@ -159,7 +171,7 @@ def test_measurements_that_cannot_be() -> None:
     message = r"metrics need predictions and targets; return StepOutput\(loss, preds, target\) from"
     with pytest.raises(ValueError, match=message):
         measurement.update(result_of(3))
-    with pytest.raises(EmptyMetricError, match="Accuracy has counted no sample"):
+    with pytest.raises(EmptyMetricError, match="Accuracy has counted nothing"):
         measurement.compute()
     with pytest.raises(ValueError, match="the loader yields no samples; check its dataset and"):
         Measurement().compute()
@@ -177,15 +189,18 @@ def test_a_measurement_goes_on_from_its_state() -> None:
     first.skipped = 1
     assert first.compute()["score"] == 0.5
     state = first.state_dict()
+    counts = state["metrics"]["accuracy"].pop("counts")
+    assert counts.tolist() == [3, 3]
     assert {name: state[name] for name in state if name != "loss"} == {
         "grad_norm": [0.5, 1],
         "samples": 3,
         "skipped": 1,
         "metrics": {
             "score": {"batches": 1, "resets": 1, "computed": 1},
-            "accuracy": {"correct": 3, "count": 3},
+            "accuracy": {"invalid": 0},
         },
     }
+    state["metrics"]["accuracy"]["counts"] = counts
     second = Measurement({"accuracy": Accuracy(), "score": ScriptedMetric([0.5, 0.75])})
     second.update(result_of(9, torch.eye(9)))
     second.loss.add(scalars(7), [9])
@@ -289,3 +304,188 @@ def test_metrics_like_those_of_torchmetrics_go_on_from_their_state() -> None:
         measurement.update(result_of(2, torch.tensor([[3.0, 4.0]])))
         assert measurement.compute()["sum"] == 11 * (1 + 2 + 3 + 4 + 2 + 4)
     assert differences(before, state) == []
+
+
+def scores_of(seed: int, samples: int = 6) -> StepResult:
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randint(0, 4, (samples,), generator=generator)
+    preds = torch.randn(samples, 4, generator=generator)
+    return StepResult(torch.tensor(1.0), samples, samples, preds, target)
+
+
+def measured(metrics: Any, seeds: tuple[int, ...] = (1, 2)) -> dict[str, Any]:
+    """Return what the metrics make of some batches, without the loss."""
+    measurement = Measurement(metrics)
+    for seed in seeds:
+        measurement.update(scores_of(seed))
+    return {name: value for name, value in measurement.compute().items() if name != "loss"}
+
+
+def peers() -> dict[str, Any]:
+    return {
+        "accuracy": torchmetrics.classification.MulticlassAccuracy(4, average="micro"),
+        "f1": torchmetrics.classification.MulticlassF1Score(4),
+    }
+
+
+def test_metrics_of_torchmetrics_and_of_hotloop() -> None:
+    both = peers() | {"own_accuracy": Accuracy(), "own_f1": F1(num_classes=4)}
+    values = measured(both)
+    assert all(type(value) is float for value in values.values())
+    assert values["accuracy"] == pytest.approx(values["own_accuracy"])
+    assert values["f1"] == pytest.approx(values["own_f1"])
+
+
+@pytest.mark.parametrize("kind", [torchmetrics.MetricCollection, MetricCollection])
+def test_collections_have_names_of_their_own(kind: Any) -> None:
+    collection = kind(peers(), prefix="a_", postfix="_b")
+    values = measured(collection)
+    expected = measured(peers())
+    assert values == {f"a_{name}_b": value for name, value in expected.items()}
+    # The collection itself counts.
+    assert {name: float(value) for name, value in collection.compute().items()} == values
+
+
+@pytest.mark.parametrize("kind", [torchmetrics.MetricCollection, MetricCollection, dict])
+def test_metrics_of_torchmetrics_go_on_from_their_state(kind: Any) -> None:
+    first, second = (Measurement(kind(peers())) for _ in range(2))
+    for seed in (1, 2):
+        first.update(scores_of(seed))
+    second.update(scores_of(3))
+    state = saved_and_loaded(first.state_dict())
+    second.load_state_dict(state)
+    for measurement in (first, second):
+        measurement.update(scores_of(4))
+    assert second.compute() == first.compute()
+    assert {name: first.compute()[name] for name in peers()} == measured(peers(), (1, 2, 4))
+    with pytest.raises(ValueError, match="pass the same metrics as in the saved run"):
+        second.load_state_dict(state | {"metrics": {"other": {}}})
+
+
+def test_metrics_of_a_mapping_share_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = {
+        "accuracy": Accuracy(),
+        "top2": TopKAccuracy(2),
+        "f1": F1(),
+        "confusion": ConfusionMatrix(),
+        "perplexity": Perplexity(ignore_index=None),
+    }
+    alone = {name: measured({name: copy.deepcopy(each)})[name] for name, each in metrics.items()}
+    scans = []
+
+    def scan(*arguments: Any, **options: Any) -> Any:
+        scans.append(arguments)
+        return scan_rows(*arguments, **options)
+
+    monkeypatch.setattr(metric_collection, "scan_rows", scan)
+    values = measured(metrics)
+    assert len(scans) == 2
+    confusion = values.pop("confusion")
+    assert torch.equal(confusion, alone.pop("confusion"))
+    assert values == pytest.approx(alone, rel=1e-6)
+    # The metrics have counted what they would have counted alone.
+    assert metrics["f1"].compute() == values["f1"]
+
+
+def test_values_that_are_no_floats() -> None:
+    class Curve:
+        def update(self, preds: Tensor, target: Tensor) -> None: ...
+
+        def reset(self) -> None: ...
+
+        def compute(self) -> Any:
+            return {
+                "tensor": torch.tensor(3),
+                "numpy": np.float32(0.5),
+                "points": torch.arange(3),
+                "text": "none",
+            }
+
+    values = measured({"curve": Curve(), "matrix": ConfusionMatrix()})
+    assert {name: value for name, value in values.items() if type(value) in (int, float, str)} == {
+        "curve_tensor": 3,
+        "curve_numpy": 0.5,
+        "curve_text": "none",
+    }
+    assert torch.equal(values["curve_points"], torch.arange(3))
+    assert values["matrix"].shape == (4, 4)
+
+
+def test_rows_of_a_loss_stand_in_for_logits() -> None:
+    metrics = {"accuracy": Accuracy(), "perplexity": Perplexity()}
+    measurement = Measurement(metrics)
+    for seed in (1, 2):
+        result = scores_of(seed)
+        rows = scan_rows(result.preds, result.target, nll=True)
+        measurement.update(result._replace(preds=rows, target=None))
+    values = measurement.compute()
+    del values["loss"]
+    assert values == pytest.approx(measured(metrics), rel=1e-6)
+    with pytest.raises(ValueError, match="not all metrics can be counted from rows of scores"):
+        Measurement(peers()).update(result._replace(preds=rows))
+
+
+@pytest.mark.parametrize("metrics", [Accuracy(), [Accuracy()], torchmetrics.MeanMetric()])
+def test_one_metric_needs_a_name(metrics: Any) -> None:
+    message = (
+        "metrics must be a mapping of names to metrics, or a collection of them, got "
+        rf"{type(metrics).__name__}; for one metric pass {{'name': metric}}"
+    )
+    with pytest.raises(TypeError, match=message):
+        Measurement(metrics)
+
+
+def batches_of(count: int) -> list[tuple[Tensor, Tensor]]:
+    torch.manual_seed(0)
+    return [(torch.randn(5, 3), torch.randint(0, 4, (5,))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("kind", [torchmetrics.MetricCollection, MetricCollection, dict])
+def test_every_loop_takes_metrics_of_torchmetrics(kind: Any) -> None:
+    model = nn.Linear(3, 4)
+    collection = {
+        "matrix": torchmetrics.classification.MulticlassConfusionMatrix(4),
+        "accuracy": torchmetrics.classification.MulticlassAccuracy(4, average="micro"),
+    }
+    loss = nn.CrossEntropyLoss()
+    found = evaluate(model, loss, batches_of(3), kind(collection))
+    assert found["matrix"].sum() == 15
+    assert type(found["accuracy"]) is float
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trained = train_epoch(model, optimizer, loss, batches_of(3), kind(collection))
+    assert trained["matrix"].shape == (4, 4)
+    trainer = Trainer(
+        model, None, batches_of(3), batches_of(2), loss=loss, metrics=kind(collection)
+    )
+    history = trainer.train()
+    # What is no number has no place in a history, and is there where it is asked for.
+    assert "train_matrix" not in history
+    assert "val_matrix" not in history
+    values = trainer.validate()
+    assert values["val_matrix"].sum() == 10
+    assert values["val_accuracy"] == history["val_accuracy"][-1]
+    assert trainer.test(batches_of(1))["test_matrix"].sum() == 5
+
+
+def test_a_metric_of_several_values_is_in_the_history() -> None:
+    class Spread(RunningMoments):
+        def update(self, value: Any, weight: Any = None) -> None:  # type: ignore[override]
+            super().update(value)
+
+    def step(model: nn.Module, batch: Any) -> StepOutput:
+        preds = model(batch[0])
+        return StepOutput(nn.functional.cross_entropy(preds, batch[1]), preds, batch[1])
+
+    trainer = Trainer(
+        nn.Linear(3, 4), None, batches_of(2), batches_of(2), step_fn=step, metrics={"p": Spread()}
+    )
+    history = trainer.train()
+    assert history["train_p_count"][-1] == history["val_p_count"][-1] == 40
+    assert history["val_p_variance"][-1] > 0
+
+
+def test_regression_metrics_in_a_loop() -> None:
+    model = nn.Linear(3, 1)
+    batches = [(inputs, inputs.sum(1, keepdim=True)) for inputs, _ in batches_of(4)]
+    values = evaluate(model, nn.MSELoss(), batches, {"mse": MeanSquaredError()})
+    assert values["mse"] == pytest.approx(values["loss"], rel=1e-6)

@@ -1,7 +1,7 @@
 """The command line of `python -m hotloop`.
 
-`info` tells what hotloop runs on, and why; `schedule` shows the curve of a schedule;
-`checkpoints` looks after a directory of checkpoints.
+`info` tells what hotloop runs on, and why; `schedule` shows the curve of a schedule; `metrics`
+lists what can be measured; `checkpoints` looks after a directory of checkpoints.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from hotloop.cli import checkpoints, info, schedule
+from hotloop.cli import checkpoints, info, metrics, schedule
 from hotloop.errors import HotloopError
 
 __all__ = ["main"]
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m hotloop", description="Training for PyTorch with Mojo kernels."
     )
     commands = parser.add_subparsers(metavar="command", required=True)
-    for command in (info, schedule, checkpoints):
+    for command in (info, schedule, metrics, checkpoints):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
     try:

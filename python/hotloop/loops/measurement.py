@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hotloop.loops.batch import to_device
 from hotloop.loops.training_step import StepResult
-from hotloop.metrics import Metric
+from hotloop.metrics import MetricCollection, MetricLike
+from hotloop.metrics.metric_state import load_state, state_of
+from hotloop.rows import Rows
 
-__all__ = ["Measurement", "NumberMean", "RunningLoss"]
+__all__ = ["Measurement", "Metrics", "NumberMean", "RunningLoss", "numbers_of"]
+
+#: Metrics by name, or a collection of them, of hotloop or torchmetrics.
+Metrics: TypeAlias = "Mapping[str, MetricLike] | nn.ModuleDict | None"
 
 #: Losses that are kept apart before they are added up, which takes one call for all.
 _KEPT = 256
@@ -140,20 +144,32 @@ def _packed(values: Sequence[Tensor | float]) -> Tensor | list[Tensor | float]:
 class Measurement:
     """The mean loss and further metrics of an epoch or another pass.
 
+    Metrics that can share what they count do so, as in a `MetricCollection`.
+
     Args:
-        metrics: Further metrics by name; they are reset.
+        metrics: Further metrics: a mapping of names to metrics of hotloop, torchmetrics or one's
+            own, or a collection of either library. They are reset.
+        device: Where the predictions are; torchmetrics' metrics are moved there. None to leave
+            them where they are.
 
     Attributes:
         loss: The loss of the updates that were applied.
         grad_norm: The norm of their gradients, where it was measured.
         samples: How many samples were seen.
         skipped: How many updates were left out.
+
+    Raises:
+        TypeError: If `metrics` is neither a mapping nor a collection.
     """
 
-    def __init__(self, metrics: Mapping[str, Metric] | None = None) -> None:
+    def __init__(self, metrics: Metrics = None, device: torch.device | None = None) -> None:
         self.loss = RunningLoss()
-        self._metrics = dict(metrics or {})
-        self.restart()
+        self._metrics = _collected(metrics)
+        if device is not None:
+            _move(self._metrics, device)
+        self.grad_norm = NumberMean()
+        self.samples = 0
+        self.skipped = 0
 
     def restart(self) -> None:
         """Begin the next epoch."""
@@ -161,8 +177,8 @@ class Measurement:
         self.grad_norm = NumberMean()
         self.samples = 0
         self.skipped = 0
-        for metric in self._metrics.values():
-            metric.reset()
+        if self._metrics is not None:
+            self._metrics.reset()
 
     def update(self, result: StepResult) -> None:
         """Count the samples of a batch, and show it to the metrics.
@@ -171,26 +187,30 @@ class Measurement:
             ValueError: If there are metrics, and the step kept its predictions.
         """
         self.samples += result.samples
-        if not self._metrics:
+        if self._metrics is None:
             return
         if result.preds is None:
             raise ValueError(
                 "metrics need predictions and targets; return "
                 "StepOutput(loss, preds, target) from the step function"
             )
-        for metric in self._metrics.values():
-            metric.update(result.preds, result.target)
+        if isinstance(result.preds, Rows):
+            self._metrics.update_rows(result.preds)
+        else:
+            self._metrics.update(result.preds, result.target)
 
-    def compute(self) -> dict[str, float]:
+    def compute(self) -> dict[str, Any]:
         """Return "loss" and each metric's value.
+
+        Scalars are floats. The values of a metric that returns a mapping are named NAME_KEY.
 
         Raises:
             ValueError: If no sample was counted.
         """
         if self.samples == 0:
             raise ValueError("the loader yields no samples; check its dataset and batch size")
-        values = {name: metric.compute() for name, metric in self._metrics.items()}
-        return {"loss": self.loss.mean()} | values
+        values = {} if self._metrics is None else self._metrics.compute()
+        return {"loss": self.loss.mean()} | {name: _plain(each) for name, each in values.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was counted, not copied.
@@ -203,7 +223,7 @@ class Measurement:
             "grad_norm": [self.grad_norm.sum, self.grad_norm.count],
             "samples": self.samples,
             "skipped": self.skipped,
-            "metrics": {name: _state_of(name, each) for name, each in self._metrics.items()},
+            "metrics": {} if self._metrics is None else state_of("metrics", self._metrics),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -212,43 +232,52 @@ class Measurement:
         Raises:
             ValueError: If it has other metrics. Nothing is changed then.
         """
-        if set(state["metrics"]) != set(self._metrics):
+        known = {} if self._metrics is None else state_of("metrics", self._metrics)
+        if set(state["metrics"]) != set(known):
             raise ValueError(
                 f"the state has the metrics {sorted(state['metrics'])}, and there are "
-                f"{sorted(self._metrics)}; pass the same metrics as in the saved run"
+                f"{sorted(known)}; pass the same metrics as in the saved run"
             )
         # Before anything is loaded: it resets the metrics.
         self.restart()
         self.loss.load_state_dict(state["loss"])
         self.grad_norm.sum, self.grad_norm.count = state["grad_norm"]
         self.samples, self.skipped = state["samples"], state["skipped"]
-        for name, metric in self._metrics.items():
-            _load_state(metric, state["metrics"][name])
+        if self._metrics is not None:
+            load_state(self._metrics, state["metrics"])
 
 
-def _state_of(name: str, metric: Any) -> dict[str, Any]:
-    if hasattr(metric, "metric_state"):
-        # torchmetrics leaves out of its state_dict what a metric has counted.
-        return {path: dict(part.metric_state) for path, part in _parts_of(metric)}
-    if hasattr(metric, "state_dict") and hasattr(metric, "load_state_dict"):
-        return dict(metric.state_dict())
+def numbers_of(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the values that are numbers: what a history holds, and a tracker shows."""
+    return {name: value for name, value in values.items() if isinstance(value, (int, float))}
+
+
+def _collected(metrics: Metrics) -> Any:
+    """Return one metric that has counted nothing in place of several, None for none of them."""
+    if metrics is None:
+        return None
+    # torchmetrics' collection is no mapping.
+    if isinstance(metrics, (MetricCollection, nn.ModuleDict)):
+        metrics.reset()  # type: ignore[operator]
+        return metrics
+    if isinstance(metrics, Mapping):
+        for metric in metrics.values():
+            # Before they share what they count.
+            metric.reset()
+        return MetricCollection(metrics) if metrics else None
     raise TypeError(
-        f"metric {name!r} cannot be saved: {type(metric).__name__} needs the methods state_dict() "
-        "and load_state_dict(state) of hotloop.metrics.Metric"
+        "metrics must be a mapping of names to metrics, or a collection of them, got "
+        f"{type(metrics).__name__}; for one metric pass {{'name': metric}}"
     )
 
 
-def _load_state(metric: Any, state: Mapping[str, Any]) -> None:
-    if not hasattr(metric, "metric_state"):
-        metric.load_state_dict(state)
-        return
-    for path, part in _parts_of(metric):
-        for key in part.metric_state:
-            # A copy, as it counts in place.
-            value = copy.deepcopy(state[path][key])
-            setattr(part, key, to_device(value, part.device))
+def _move(metrics: Any, device: torch.device) -> None:
+    """Move the metrics that hold their state on a device of their own."""
+    for metric in metrics.values() if isinstance(metrics, Mapping) else (metrics,):
+        if isinstance(metric, nn.Module):
+            metric.to(device)
 
 
-def _parts_of(metric: nn.Module) -> list[tuple[str, Any]]:
-    """Return a torchmetrics metric and those that it is made of, by path."""
-    return [(path, part) for path, part in metric.named_modules() if hasattr(part, "metric_state")]
+def _plain(value: Any) -> Any:
+    is_scalar = isinstance(value, (Tensor, np.generic)) and value.ndim == 0
+    return value.item() if is_scalar else value

@@ -42,7 +42,7 @@ from hotloop.loops.batch import device_of, to_device
 from hotloop.loops.feed import Feed
 from hotloop.loops.history import History
 from hotloop.loops.loaders import First, length_of, limited, loaders_of
-from hotloop.loops.measurement import Measurement
+from hotloop.loops.measurement import Measurement, Metrics, numbers_of
 from hotloop.loops.run import Run
 from hotloop.loops.saver import Saver
 from hotloop.loops.schedules import AnySchedule, Schedules
@@ -57,7 +57,6 @@ from hotloop.loops.training_step import (
 )
 from hotloop.loops.validation_loop import evaluate, evaluation_mode
 from hotloop.loops.window import Window
-from hotloop.metrics import Metric
 from hotloop.monitoring import Tracker
 from hotloop.optimizers import WeightAverage, create_optimizer
 from hotloop.precision import Precision, numerics
@@ -93,7 +92,10 @@ class Trainer:
         schedule_unit: What moves plain schedules and those of torch, "step" or "epoch"; a
             `Scheduler` knows its own. torch's ReduceLROnPlateau moves with each epoch and
             sees "val_loss", or "train_loss" without validation.
-        metrics: Further metrics by name; validation has copies of its own.
+        metrics: Further metrics: a mapping of names to metrics of hotloop, torchmetrics or one's
+            own, or a collection of either library. Validation has copies of its own. Values that
+            are no numbers, such as confusion matrices, are not in the history: `validate` and
+            `test` return them.
         step_fn: A forward pass of the user's own, as in `forward`.
         precision: In place of the config's.
         average: Follows the model's parameters and takes their place in validation, in place
@@ -130,7 +132,7 @@ class Trainer:
         optimizer: Optimizer | None = None,
         scheduler: AnySchedule | Iterable[AnySchedule] | None = None,
         schedule_unit: str = "step",
-        metrics: Mapping[str, Metric] | None = None,
+        metrics: Metrics = None,
         step_fn: StepFunction | None = None,
         precision: Precision | None = None,
         average: WeightAverage | None = None,
@@ -164,9 +166,9 @@ class Trainer:
         if average is None and config.average_decay is not None:
             average = WeightAverage(model, config.average_decay)
         self.average = average
-        self.metrics = dict(metrics or {})
-        self._val_metrics = copy.deepcopy(self.metrics)
-        self._measurement = Measurement(self.metrics)
+        self.metrics = metrics
+        self._val_metrics = copy.deepcopy(metrics)
+        self._measurement = Measurement(metrics, self.device)
         self.accumulate = config.accumulate
         self._clock = clock
         self.callbacks = Callbacks(
@@ -244,6 +246,11 @@ class Trainer:
             ValueError: If there is nothing to train on, a loader yields no sample, or the run
                 has reached its end.
             NonFiniteError: If a loss or gradient is not finite and the config says "raise".
+            CheckpointError: If a checkpoint cannot be saved and `Checkpointing` does not only
+                warn of that, or if there are some to roll back to and none is good.
+            KeyboardInterrupt: After SIGINT; with `Checkpointing`, once the run is saved.
+            SystemExit: After another signal of `Checkpointing`, once the run is saved; the
+                status is 128 plus its number. A save that fails here is only logged.
         """
         if self.train_loader is None:
             raise ValueError("train needs a train_loader, which is None")
@@ -292,30 +299,31 @@ class Trainer:
             except _NonFiniteUpdate as error:
                 self._roll_back(error)
 
-    def validate(self) -> dict[str, float]:
+    def validate(self) -> dict[str, Any]:
         """Measure the model, or its average, on the validation data.
 
         Returns:
-            "val_loss" and the metrics with the same prefix; with several loaders "val_NAME_loss".
+            "val_loss" and the metrics with the same prefix, as from `evaluate`; with several
+            loaders "val_NAME_loss".
 
         Raises:
             ValueError: If there is no validation data, or a loader yields no sample.
         """
         if not self._val_loaders:
             raise ValueError("validate needs a val_loader, which is None")
-        values: dict[str, float] = {}
+        values: dict[str, Any] = {}
         for prefix, loader in self._val_loaders.items():
             values |= self._evaluate(prefix, loader)
         return values
 
-    def test(self, loader: Iterable[Any]) -> dict[str, float]:
+    def test(self, loader: Iterable[Any]) -> dict[str, Any]:
         """Measure the model, or its average, on further data.
 
         Args:
             loader: The batches.
 
         Returns:
-            "test_loss" and the metrics with the same prefix.
+            "test_loss" and the metrics with the same prefix, as from `evaluate`.
 
         Raises:
             ValueError: If the loader yields no sample.
@@ -552,7 +560,7 @@ class Trainer:
             window=window,
         )
         is_whole = not watch.is_cut or run.batch == length_of(self.train_loader)
-        values = {f"train_{name}": value for name, value in measured.items()}
+        values = {f"train_{name}": value for name, value in numbers_of(measured).items()}
         run.metrics = run.metrics | values
         if self._validate_pace.is_due_after_epoch(run.epoch):
             self._wants_validation = True
@@ -618,7 +626,7 @@ class Trainer:
             for prefix, loader in self._val_loaders.items():
                 can_go_on = is_interruptible and not run.is_over
                 batches = self._signals.watch(loader) if can_go_on else loader
-                values |= self._evaluate(prefix, batches)
+                values |= numbers_of(self._evaluate(prefix, batches))
         except BaseException:
             # It comes again, and draws the same numbers.
             self._validated_at, self._wants_validation = validated_at, True
@@ -628,7 +636,7 @@ class Trainer:
         self.history.update(values, run.step)
         run.call("on_validation_end")
 
-    def _evaluate(self, prefix: str, loader: Iterable[Any]) -> dict[str, float]:
+    def _evaluate(self, prefix: str, loader: Iterable[Any]) -> dict[str, Any]:
         with self._averaged():
             values = evaluate(
                 self.model,

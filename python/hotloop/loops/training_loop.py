@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -12,11 +12,10 @@ from torch.optim import Optimizer
 
 from hotloop.errors import NonFiniteError
 from hotloop.loops.batch import device_of
-from hotloop.loops.measurement import Measurement, RunningLoss
+from hotloop.loops.measurement import Measurement, Metrics, RunningLoss
 from hotloop.loops.optimizer_step import clear_gradients, optimizer_step
 from hotloop.loops.training_step import Loss, StepFunction, StepResult, training_step
 from hotloop.loops.window import Window
-from hotloop.metrics import Metric
 from hotloop.optimizers import WeightAverage
 from hotloop.precision import Precision
 
@@ -85,7 +84,7 @@ def train_epoch(
     optimizer: Optimizer,
     loss: Loss | None,
     loader: Iterable[Any],
-    metrics: Mapping[str, Metric] | None = None,
+    metrics: Metrics = None,
     observer: Observer | None = None,
     *,
     step_fn: StepFunction | None = None,
@@ -97,7 +96,7 @@ def train_epoch(
     nonfinite: str = "raise",
     measurement: Measurement | None = None,
     window: Window | None = None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Update the model once for each batch, or for each few.
 
     Args:
@@ -105,7 +104,7 @@ def train_epoch(
         optimizer: Updates the model's parameters.
         loss: As in `forward`.
         loader: The batches.
-        metrics: Further metrics by name; they are reset first.
+        metrics: As in `evaluate`.
         observer: Watches, and may end the epoch.
         step_fn: As in `forward`.
         accumulate: Batches whose gradients make one update, as if they were one batch; a
@@ -140,8 +139,8 @@ def train_epoch(
     is_strict = not is_skipping and precision.scaler is None
     if is_skipping and max_norm is None:
         max_norm = math.inf
-    measurement = Measurement(metrics) if measurement is None else measurement
     device = device_of(model)
+    measurement = Measurement(metrics, device) if measurement is None else measurement
     model.train()
     if window is None:
         clear_gradients(optimizer)

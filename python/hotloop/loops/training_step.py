@@ -25,7 +25,8 @@ class StepOutput(NamedTuple):
 
     Attributes:
         loss: The mean over the batch's samples, a scalar, or a sum with its own count.
-        preds: The model's output, for metrics; None if there is none to see.
+        preds: The model's output, for metrics; None if there is none to see. With the `Rows` that
+            a loss has found (`return_rows=True`), metrics do not read the logits again.
         target: The targets, for metrics.
     """
 

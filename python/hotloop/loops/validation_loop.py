@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hotloop.loops.batch import device_of, to_device
-from hotloop.loops.measurement import Measurement
+from hotloop.loops.measurement import Measurement, Metrics
 from hotloop.loops.training_step import (
     Loss,
     StepFunction,
@@ -19,7 +19,6 @@ from hotloop.loops.training_step import (
     forward,
 )
 from hotloop.losses import LossSum
-from hotloop.metrics import Metric
 from hotloop.precision import Precision
 
 __all__ = ["evaluate", "evaluation_mode"]
@@ -30,29 +29,31 @@ def evaluate(
     model: nn.Module,
     loss: Loss | None,
     loader: Iterable[Any],
-    metrics: Mapping[str, Metric] | None = None,
+    metrics: Metrics = None,
     *,
     step_fn: StepFunction | None = None,
     precision: Precision | None = None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Measure the model without changing it.
 
     Args:
         model: In evaluation mode during the pass; its modes are restored afterwards.
         loss: As in `forward`.
         loader: The batches.
-        metrics: Further metrics by name; they are reset first.
+        metrics: Further metrics: a mapping of names to metrics of hotloop, torchmetrics or one's
+            own, or a collection of either library. They are reset first.
         step_fn: As in `forward`.
         precision: That of the forward pass.
 
     Returns:
-        "loss", the mean over all items, and each metric's value.
+        "loss", the mean over all items, and each metric's value by its name: a float where it is
+        a scalar, and else what the metric computes. Those of a mapping are named NAME_KEY.
 
     Raises:
         ValueError: If the loader yields no sample.
     """
-    measurement = Measurement(metrics)
     device = device_of(model)
+    measurement = Measurement(metrics, device)
     precision = Precision() if precision is None else precision
     with evaluation_mode(model):
         for batch in loader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, overload
 
 from torch import Tensor
 from torch.nn import functional
@@ -11,8 +12,40 @@ from hotloop.argument import check_number
 from hotloop.losses.argument import at_least_float32, check_indices
 from hotloop.losses.loss_sum import LossSum
 from hotloop.losses.reduction import check_reduction, reduce_losses
+from hotloop.losses.row_cross_entropy import RowLoss, row_cross_entropy
+from hotloop.rows import Rows
 
 __all__ = ["CrossEntropy", "cross_entropy"]
+
+
+@overload
+def cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    reduction: str = "sum_and_count",
+    inplace: bool = False,
+    return_rows: Literal[False] = False,
+) -> Tensor | LossSum: ...
+
+
+@overload
+def cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    reduction: str = "sum_and_count",
+    inplace: bool = False,
+    return_rows: Literal[True],
+) -> tuple[Tensor | LossSum, Rows]: ...
 
 
 def cross_entropy(
@@ -22,13 +55,21 @@ def cross_entropy(
     weight: Tensor | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
     reduction: str = "sum_and_count",
-) -> Tensor | LossSum:
+    inplace: bool = False,
+    return_rows: bool = False,
+) -> Tensor | LossSum | tuple[Tensor | LossSum, Rows]:
     """Compute torch's cross entropy, with the count that its mean divides by.
 
     That count is the number of targets other than `ignore_index`; with class weights the sum of
     these targets' weights, with and without label smoothing; for class probabilities the number
-    of items, whatever the weights.
+    of items, whatever the weights. `z_loss` adds z_loss * logsumexp(x)^2 to each item
+    (Chowdhery et al., 2022, arXiv:2204.02311).
+
+    The kernels compute the gradient together with the loss and keep it instead of a log-softmax,
+    in the logits' dtype. The backward pass hands it on, multiplied by the gradient of what is
+    returned where that is not 1. It cannot be differentiated again.
 
     Args:
         logits: Shape (N, C) or (N, C, d1, ...), computed in float32 at least.
@@ -38,56 +79,63 @@ def cross_entropy(
         ignore_index: The target of items that do not count.
         label_smoothing: The part of each target that is spread over all classes, in [0, 1]
             (Szegedy et al., 2016, arXiv:1512.00567).
+        z_loss: The factor of the squared log-normaliser, at least 0, for class indices.
         reduction: "sum_and_count" for a `LossSum`, "mean" (0 if nothing counts), "sum", or "none"
             for the shape of the target's indices.
+        inplace: Whether the gradient may overwrite the logits, which saves its memory. They must
+            not be read afterwards; autograd raises if something else needs them.
+        return_rows: Whether to return the `Rows` of the same pass, too, for class indices: what
+            metrics are counted from, one for each item in the order of `target.flatten()`.
 
     Returns:
-        What `reduction` says.
+        What `reduction` says, or a pair of it and the rows.
 
     Raises:
-        ValueError: If a shape or dtype does not fit, `label_smoothing` is outside [0, 1], or there
-            is no such reduction.
+        ValueError: If a shape or dtype does not fit, a number is out of its range, there is no
+            such reduction, or logits to be overwritten are a leaf that requires a gradient.
         IndexError: If a target on the CPU is outside [0, C) and not `ignore_index`; on a GPU
             torch's own assertion fails there.
     """
     check_number("label_smoothing", label_smoothing, 0, 1)
+    check_number("z_loss", z_loss, 0)
     check_reduction(reduction)
-    items = logits.shape[:1] + logits.shape[2:]
     has_probabilities = target.is_floating_point()
-    if logits.ndim < 2 or target.shape != (logits.shape if has_probabilities else items):
+    if logits.ndim < 2 or target.shape != (
+        logits.shape if has_probabilities else logits.shape[:1] + logits.shape[2:]
+    ):
         raise ValueError(
             "logits must have shape (N, C, d1, ...) and target (N, d1, ...), or that of the logits "
             f"for probabilities, got {tuple(logits.shape)} and {tuple(target.shape)}"
         )
-    logits = at_least_float32(logits)
-    if weight is not None:
-        if weight.shape != logits.shape[1:2]:
-            raise ValueError(
-                f"weight must have shape {tuple(logits.shape[1:2])}, one for each class, got "
-                f"{tuple(weight.shape)}"
-            )
-        weight = weight.to(logits.dtype)
-    count: Tensor | int
+    if weight is not None and weight.shape != logits.shape[1:2]:
+        raise ValueError(
+            f"weight must have shape {tuple(logits.shape[1:2])}, one for each class, got "
+            f"{tuple(weight.shape)}"
+        )
     if has_probabilities:
-        target = target.to(logits.dtype)
-        count = items.numel()
-    else:
-        check_indices(target)
-        is_valid = target != ignore_index
-        if weight is None:
-            count = is_valid.sum()
-        else:
-            classes = target.where(is_valid, 0)
-            count = weight[classes].detach().where(is_valid, 0).sum()
-    losses = functional.cross_entropy(
+        if z_loss or return_rows:
+            raise ValueError("z_loss and return_rows need targets that are class indices")
+        losses = _of_probabilities(logits, target, weight, label_smoothing)
+        return reduce_losses(losses, losses.numel(), reduction)
+    check_indices(target)
+    options = RowLoss(
+        ignore_index, label_smoothing, z_loss, reduction, inplace, return_rows=return_rows
+    )
+    loss, rows = row_cross_entropy(logits, target, options, weight, dim=1)
+    return (loss, rows) if rows is not None else loss
+
+
+def _of_probabilities(
+    logits: Tensor, target: Tensor, weight: Tensor | None, label_smoothing: float
+) -> Tensor:
+    logits = at_least_float32(logits)
+    return functional.cross_entropy(
         logits,
-        target,
-        weight,
-        ignore_index=ignore_index,
+        target.to(logits.dtype),
+        None if weight is None else weight.to(logits.dtype),
         label_smoothing=label_smoothing,
         reduction="none",
     )
-    return reduce_losses(losses, count, reduction)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,19 +146,24 @@ class CrossEntropy:
         weight: A factor of at least 0 for each class, shape (C,), on the logits' device.
         ignore_index: The target of items that do not count.
         label_smoothing: The part of each target that is spread over all classes, in [0, 1].
+        z_loss: The factor of the squared log-normaliser, at least 0.
         reduction: "sum_and_count", "mean", "sum" or "none".
+        inplace: Whether the gradient may overwrite the logits.
 
     Raises:
-        ValueError: If `label_smoothing` is outside [0, 1], or there is no such reduction.
+        ValueError: If a number is out of its range, or there is no such reduction.
     """
 
     weight: Tensor | None = None
     ignore_index: int = -100
     label_smoothing: float = 0.0
+    z_loss: float = 0.0
     reduction: str = "sum_and_count"
+    inplace: bool = False
 
     def __post_init__(self) -> None:
         check_number("label_smoothing", self.label_smoothing, 0, 1)
+        check_number("z_loss", self.z_loss, 0)
         check_reduction(self.reduction)
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor | LossSum:
@@ -121,5 +174,7 @@ class CrossEntropy:
             weight=self.weight,
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
+            z_loss=self.z_loss,
             reduction=self.reduction,
+            inplace=self.inplace,
         )

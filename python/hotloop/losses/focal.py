@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import torch
+from functools import partial
+
 from torch import Tensor
 from torch.nn import functional
 
 from hotloop.argument import check_number
-from hotloop.losses.argument import at_least_float32, check_indices
+from hotloop.losses.argument import check_indices
 from hotloop.losses.loss_sum import LossSum
-from hotloop.losses.reduction import check_reduction, reduce_losses
+from hotloop.losses.pointwise import Rule, pointwise_loss
+from hotloop.losses.reduction import check_reduction
+from hotloop.losses.row_cross_entropy import RowLoss, power, row_cross_entropy
 
 __all__ = ["focal", "sigmoid_focal"]
 
@@ -28,7 +31,8 @@ def focal(
         FL = -alpha_t (1 - p_t)^gamma log p_t,  p = softmax(logits), t the target
 
     With `gamma=0` and no `alpha` this is cross entropy. The count is the number of targets
-    other than `ignore_index`, whatever `alpha` is.
+    other than `ignore_index`, whatever `alpha` is. The kernels compute the gradient together with
+    the loss; it cannot be differentiated again.
 
     Args:
         logits: Shape (N, C), computed in float32 at least.
@@ -56,18 +60,13 @@ def focal(
             f"{tuple(logits.shape)} and {tuple(target.shape)}"
         )
     check_indices(target)
-    logits = at_least_float32(logits)
-    losses = functional.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
-    losses = losses * _power(-torch.expm1(-losses), gamma)
-    is_valid = target != ignore_index
-    if alpha is not None:
-        if alpha.shape != logits.shape[1:]:
-            raise ValueError(
-                f"alpha must have shape {tuple(logits.shape[1:])}, one for each class, got "
-                f"{tuple(alpha.shape)}"
-            )
-        losses = losses * alpha.to(logits.dtype)[target.where(is_valid, 0)]
-    return reduce_losses(losses, is_valid.sum(), reduction)
+    if alpha is not None and alpha.shape != logits.shape[1:]:
+        raise ValueError(
+            f"alpha must have shape {tuple(logits.shape[1:])}, one for each class, got "
+            f"{tuple(alpha.shape)}"
+        )
+    options = RowLoss(ignore_index, 0.0, 0.0, reduction, gamma=gamma)
+    return row_cross_entropy(logits, target, options, alpha)[0]
 
 
 def sigmoid_focal(
@@ -85,7 +84,8 @@ def sigmoid_focal(
     where p_t is p = sigmoid(logits) and alpha_t is alpha for the target 1, and both are 1 minus
     that for 0. For a target between, p_t, log p_t and alpha_t lie on the straight line between
     both. The count is the number of elements; the paper divides by the number of objects, which
-    is `reduction="sum"` and a division.
+    is `reduction="sum"` and a division. The kernels compute the gradient together with the loss;
+    it cannot be differentiated again.
 
     Args:
         logits: Any shape, computed in float32 at least.
@@ -105,21 +105,15 @@ def sigmoid_focal(
     check_number("gamma", gamma, 0)
     if alpha is not None:
         check_number("alpha", alpha, 0, 1)
-    check_reduction(reduction)
-    if target.shape != logits.shape:
-        raise ValueError(
-            f"target must have the logits' shape {tuple(logits.shape)}, got {tuple(target.shape)}"
-        )
-    logits = at_least_float32(logits)
-    target = target.to(logits.dtype)
+    losses = partial(_sigmoid_losses, gamma=gamma, alpha=alpha)
+    rule = Rule(3, losses, gamma, -1.0 if alpha is None else alpha)
+    return pointwise_loss(rule, logits, target, reduction)
+
+
+def _sigmoid_losses(logits: Tensor, target: Tensor, gamma: float, alpha: float | None) -> Tensor:
     losses = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     missed = logits.sigmoid() * (1 - target) + (-logits).sigmoid() * target
-    losses = losses * _power(missed, gamma)
+    losses = losses * power(missed, gamma)
     if alpha is not None:
         losses = losses * (alpha * target + (1 - alpha) * (1 - target))
-    return reduce_losses(losses, losses.numel(), reduction)
-
-
-def _power(missed: Tensor, gamma: float) -> Tensor:
-    # At 0 the gradient of a power below 1 is infinite, and that times the loss, 0, not a number.
-    return missed.clamp(min=torch.finfo(missed.dtype).tiny).pow(gamma)
+    return losses

@@ -3,19 +3,53 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from hotloop.argument import check_number
-from hotloop.losses.argument import at_least_float32, check_indices
+from hotloop.losses.argument import check_indices
 from hotloop.losses.loss_sum import LossSum
-from hotloop.losses.reduction import REDUCTIONS, check_reduction, reduce_losses
+from hotloop.losses.reduction import REDUCTIONS, check_reduction
+from hotloop.losses.row_cross_entropy import RowLoss, row_cross_entropy
+from hotloop.rows import Rows
 
 __all__ = ["LMCrossEntropy", "lm_cross_entropy"]
+
+
+@overload
+def lm_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    shift: bool = False,
+    chunk_rows: int | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "sum_and_count",
+    inplace: bool = False,
+    return_rows: Literal[False] = False,
+) -> Tensor | LossSum: ...
+
+
+@overload
+def lm_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    shift: bool = False,
+    chunk_rows: int | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "sum_and_count",
+    inplace: bool = False,
+    return_rows: Literal[True],
+) -> tuple[Tensor | LossSum, Rows]: ...
 
 
 def lm_cross_entropy(
@@ -29,16 +63,22 @@ def lm_cross_entropy(
     chunk_rows: int | None = None,
     weight: Tensor | None = None,
     reduction: str = "sum_and_count",
-) -> Tensor | LossSum:
+    inplace: bool = False,
+    return_rows: bool = False,
+) -> Tensor | LossSum | tuple[Tensor | LossSum, Rows]:
     """Compute the cross entropy of tokens, -log softmax(x)[t] for logits x and a target t.
 
     The count is the number of tokens whose target is not `ignore_index`, or the sum of their
     weights. `z_loss` adds z_loss * logsumexp(x)^2 to each of these tokens, which keeps the
     normaliser near 1 (Chowdhery et al., 2022, arXiv:2204.02311).
 
-    With `chunk_rows` the tokens are computed that many at a time, with the same result, and
-    each chunk goes through `torch.utils.checkpoint`: between the passes only the logits are kept
-    and no log-softmax in float32, which the backward pass computes again, chunk by chunk.
+    The kernels compute the gradient together with the loss and keep it instead of a log-softmax,
+    in the logits' dtype. The backward pass hands it on, multiplied by the gradient of what is
+    returned where that is not 1. It cannot be differentiated again.
+
+    With `chunk_rows` only the logits are kept between the passes, with the same result: the
+    kernels compute the gradient in the backward pass, and torch's operators that many tokens
+    at a time, each chunk of them through `torch.utils.checkpoint`.
 
     Args:
         logits: Shape (B, T, V) or (N, V), computed in float32 at least.
@@ -54,13 +94,17 @@ def lm_cross_entropy(
         reduction: "sum_and_count" for a `LossSum`, "mean" (0 if nothing counts), "sum", "none" for
             the shape of the target, (B, T - 1) with `shift`, with 0 where it is ignored, or
             "sequence" for the mean of each sequence, shape (B,), which needs (B, T, V).
+        inplace: Whether the gradient may overwrite the logits, which saves its memory. They must
+            not be read afterwards; autograd raises if something else needs them.
+        return_rows: Whether to return the `Rows` of the same pass, too: what metrics are counted
+            from, one for each token of all sequences. With `shift` the last of each is ignored.
 
     Returns:
-        What `reduction` says.
+        What `reduction` says, or a pair of it and the rows.
 
     Raises:
-        ValueError: If a shape or dtype does not fit, a number is out of its range, or there is no
-            such reduction.
+        ValueError: If a shape or dtype does not fit, a number is out of its range, there is no
+            such reduction, or logits to be overwritten are a leaf that requires a gradient.
         IndexError: If a target on the CPU is outside [0, V) and not `ignore_index`; on a GPU
             torch's own assertion fails there.
     """
@@ -84,32 +128,26 @@ def lm_cross_entropy(
         # Targets move instead of logits, of which a slice would be a copy once it is flat.
         target = _next(target, ignore_index)
         weight = None if weight is None else _next(weight, 0)
-    losses_of = partial(
-        _token_losses, ignore_index=ignore_index, label_smoothing=label_smoothing, z_loss=z_loss
+    options = RowLoss(
+        ignore_index,
+        label_smoothing,
+        z_loss,
+        "none" if reduction == "sequence" else reduction,
+        inplace,
+        chunk_rows,
+        return_rows,
+        is_shifted=shift,
     )
-    rows = logits.flatten(0, -2)
-    if chunk_rows is None:
-        losses = losses_of(rows, target.flatten())
-    else:
-        # The gradient of `split` joins the chunks' once; each of a slice's is as large as the rows.
-        chunks = zip(torch.split(rows, chunk_rows), torch.split(target.flatten(), chunk_rows))
-        losses = torch.cat(
-            [
-                checkpoint(losses_of, *chunk, use_reentrant=False, preserve_rng_state=False)
-                for chunk in chunks
-            ]
-        )
-    losses = losses.view(target.shape)
-    counts = target != ignore_index
-    if weight is not None:
-        weight = weight.to(losses.dtype).where(counts, 0)
-        losses = losses * weight
-        counts = weight.detach()
+    loss: Any
+    loss, rows = row_cross_entropy(logits, target, options, row_weight=weight)
     if reduction == "sequence":
-        return LossSum(losses.sum(1), counts.sum(1)).mean
-    if reduction == "none" and shift:
-        return losses[:, :-1]
-    return reduce_losses(losses, counts.sum(), reduction)
+        counts = target != ignore_index
+        if weight is not None:
+            counts = weight.detach().where(counts, 0)
+        loss = LossSum(loss.sum(1), counts.sum(1)).mean
+    elif reduction == "none" and shift:
+        loss = loss[:, :-1]
+    return (loss, rows) if rows is not None else loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +159,9 @@ class LMCrossEntropy:
         label_smoothing: The part of each target that is spread over all tokens, in [0, 1].
         z_loss: The factor of the squared log-normaliser, at least 0.
         shift: Whether the logits at a position predict the target at the next one.
-        chunk_rows: Tokens in a chunk, at least 1; None for all at once.
+        chunk_rows: Tokens in a chunk, at least 1; None to keep more than the logits.
         reduction: "sum_and_count", "mean", "sum", "none" or "sequence".
+        inplace: Whether the gradient may overwrite the logits.
 
     Raises:
         ValueError: If a number is out of its range, or there is no such reduction.
@@ -134,6 +173,7 @@ class LMCrossEntropy:
     shift: bool = False
     chunk_rows: int | None = None
     reduction: str = "sum_and_count"
+    inplace: bool = False
 
     def __post_init__(self) -> None:
         _check_options(self.label_smoothing, self.z_loss, self.chunk_rows, self.reduction)
@@ -152,6 +192,7 @@ class LMCrossEntropy:
             chunk_rows=self.chunk_rows,
             weight=weight,
             reduction=self.reduction,
+            inplace=self.inplace,
         )
 
 
@@ -169,20 +210,3 @@ def _next(tensor: Tensor, fill: int) -> Tensor:
     moved = torch.full_like(tensor, fill)
     moved[:, :-1] = tensor[:, 1:]
     return moved
-
-
-def _token_losses(
-    logits: Tensor, target: Tensor, *, ignore_index: int, label_smoothing: float, z_loss: float
-) -> Tensor:
-    logits = at_least_float32(logits)
-    losses = functional.cross_entropy(
-        logits,
-        target,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        reduction="none",
-    )
-    if z_loss:
-        squares = logits.logsumexp(1).square()
-        losses = losses + z_loss * squares.masked_fill(target == ignore_index, 0)
-    return losses

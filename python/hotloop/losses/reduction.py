@@ -9,10 +9,13 @@ from torch import Tensor
 from hotloop.errors import unknown_name
 from hotloop.losses.loss_sum import LossSum
 
-__all__ = ["REDUCTIONS", "check_reduction", "reduce_losses"]
+__all__ = ["KERNEL_REDUCTIONS", "REDUCTIONS", "check_reduction", "reduce_losses"]
 
 #: The reductions that every loss knows.
 REDUCTIONS = ("mean", "none", "sum", "sum_and_count")
+
+#: The kernels' numbers of them, `Reduction` in shared/bindings/losses.mojo.
+KERNEL_REDUCTIONS = {"none": 0, "sum": 1, "sum_and_count": 1, "mean": 2}
 
 
 def check_reduction(reduction: str, allowed: Iterable[str] = REDUCTIONS) -> None:

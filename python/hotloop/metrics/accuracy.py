@@ -1,64 +1,108 @@
-"""The fraction of samples whose highest score is that of their class."""
+"""How many predictions are right."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import Tensor
 
-from hotloop.errors import EmptyMetricError
+from hotloop.argument import check_count
+from hotloop.metrics.class_counts import Counter, Counts
+from hotloop.metrics.class_metric import ClassMetric, average_of, check_average
 
-__all__ = ["Accuracy"]
+__all__ = ["Accuracy", "TopKAccuracy"]
 
 
-class Accuracy:
-    """Counts correct predictions among all, in integers.
+class Accuracy(ClassMetric):
+    """The fraction of samples whose prediction is right, in [0, 1].
 
-    Counts stay on their device until `compute`, so that an update never waits for one.
+    For "multiclass", "micro" is correct / all samples; the accuracy of one class is the fraction
+    of its samples that are right, its recall, of which "macro" is the mean over the classes that
+    occur in target or predictions, 0 for one that is not in the target. For "binary" and
+    "multilabel" it is (TP + TN) / all, of each label; scikit-learn's `accuracy_score` of several
+    labels is something else, the fraction of samples that are right in all of them.
+
+    Args:
+        task: "binary", "multiclass" or "multilabel"; see `ClassMetric`.
+        num_classes: The number of classes, for "multiclass"; None to take it from the first
+            scores. Labels need it, unless the average is "micro".
+        num_labels: The number of labels, for "multilabel"; None to take it from the first batch.
+        average: "micro", "macro", "weighted" by the samples of each class, or "none" or None for
+            the value of each.
+        top_k: A sample is right if its class is among as many highest scores, of equal ones those
+            with the lower index; for scores of "multiclass". The mean over classes is then one
+            over those in the target.
+        threshold: The probability from which on 1 is predicted, itself excluded; in [0, 1].
+        logits: Whether scores of "binary" and "multilabel" are logits, not probabilities.
+        ignore_index: The target of samples, or labels, that do not count; None if there is none.
     """
 
-    def __init__(self) -> None:
-        self._correct: Tensor | int = 0
-        self._count = 0
+    def __init__(
+        self,
+        task: str = "multiclass",
+        *,
+        num_classes: int | None = None,
+        num_labels: int | None = None,
+        average: str | None = "micro",
+        top_k: int = 1,
+        threshold: float = 0.5,
+        logits: bool = False,
+        ignore_index: int | None = None,
+    ) -> None:
+        self.average = check_average(average)
+        check_count("top_k", top_k)
+        if top_k > 1 and task != "multiclass":
+            raise ValueError(f"top_k is for the task 'multiclass', not {task!r}")
+        self.top_k = top_k
+        super().__init__(
+            task,
+            num_classes,
+            num_labels,
+            threshold=threshold,
+            logits=logits,
+            ignore_index=ignore_index,
+            counter=Counter.SAMPLES if self.average == "micro" else Counter.CLASSES,
+            top_k=top_k,
+        )
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        """Count one batch.
+    def _value(self, counts: Counts) -> float | Tensor:
+        if self.task == "multiclass" and self.average == "micro":
+            assert counts.counts is not None
+            correct, samples = counts.counts.tolist()
+            return float(correct / samples)
+        totals = counts.totals()
+        right, samples = totals.correct, totals.actual
+        if self.task != "multiclass":
+            right = totals.samples - totals.actual - totals.predicted + 2 * totals.correct
+            samples = totals.samples
+        if self.task == "binary":
+            return float(right / samples)
+        return average_of(
+            totals, right, samples, self.average, 0.0, is_multilabel=self.task == "multilabel"
+        )
 
-        Args:
-            preds: Scores or logits, shape (N, C); of equal scores the first one counts.
-            target: Class indices, shape (N,), any integer dtype.
 
-        Raises:
-            ValueError: If the shapes do not fit.
-        """
-        if preds.ndim != 2 or target.shape != preds.shape[:1]:
-            raise ValueError(
-                "preds must have shape (N, C) and target shape (N,), got "
-                f"{tuple(preds.shape)} and {tuple(target.shape)}"
-            )
-        self._correct = self._correct + (preds.argmax(dim=1) == target).sum()
-        self._count += len(target)
+class TopKAccuracy(Accuracy):
+    """The fraction of samples whose class is among the k highest scores, in [0, 1].
 
-    def compute(self) -> float:
-        """Return the accuracy, in [0, 1].
+    Of equal scores the one with the lower index is the higher. (scikit-learn's
+    `top_k_accuracy_score` takes that with the higher index.)
 
-        Raises:
-            EmptyMetricError: If nothing was counted.
-        """
-        if self._count == 0:
-            raise EmptyMetricError("Accuracy has counted no sample; call update first")
-        return int(self._correct) / self._count
+    Args:
+        top_k: How many scores; at most the number of classes.
+        num_classes: The number of classes; None to take it from the first scores.
+        average: As for `Accuracy`.
+        ignore_index: The target of samples that do not count; None if there is none.
+    """
 
-    def reset(self) -> None:
-        """Forget everything counted."""
-        self._correct = 0
-        self._count = 0
+    tasks = ("multiclass",)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return "correct" and "count", read from their device."""
-        return {"correct": int(self._correct), "count": self._count}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
-        self._correct, self._count = state["correct"], state["count"]
+    def __init__(
+        self,
+        top_k: int = 5,
+        *,
+        num_classes: int | None = None,
+        average: str | None = "micro",
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(
+            num_classes=num_classes, average=average, top_k=top_k, ignore_index=ignore_index
+        )

@@ -3,6 +3,7 @@
 from .driver import measure_blocks, run_blocks, update
 from .factored import FactoredRule, FactoredUpdate, update_factored
 from .executor import Executor, SerialExecutor, TorchExecutor
+from .exponential import exp, log, log1p
 from .lanes import (
     compute_dtype,
     divide_by_constant,
@@ -10,7 +11,9 @@ from .lanes import (
     fast_reciprocal_sqrt,
     lerp,
     load,
+    load_part,
     store,
+    store_part,
 )
 from .learning_rate import LearningRate
 from .memory import Address, Words, pointer_at, words_at

@@ -4,7 +4,7 @@ std.math's `exp` of float64 is only good to 1e-12, and its `log1p` works lane by
 lane.
 """
 
-from std.memory import bitcast
+from std.memory import bitcast, pack_bits
 from std.sys import CompilationTarget
 from std.sys.intrinsics import llvm_intrinsic
 from std.utils.numerics import inf, isnan, nan
@@ -28,11 +28,13 @@ def exp[
         x: The exponents.
 
     Returns:
-        The powers, within a unit in the last place; subnormal ones may be 0.
+        The powers, within a unit in the last place; 0 where they are subnormal.
     """
     comptime Lanes = SIMD[dtype, width]
     comptime if dtype == DType.float32:
-        var y = _clamp[low=-104, high=89](x)
+        comptime low = -87.3365447
+        comptime high = 88.7228391
+        var y = _clamp[low=low, high=high](x)
         # Adding 1.5 * 2^23 rounds to an integer, which the low bits then hold.
         var shifted = y.fma(Lanes(1.4426950408889634), Lanes(12582912.0))
         var k = shifted - Lanes(12582912.0)
@@ -45,12 +47,12 @@ def exp[
         p = p.fma(r, Lanes(0.49999993447796486827))
         p = p.fma(r, Lanes(1))
         p = p.fma(r, Lanes(1))
-        return _scale[low=-87.33654475055310, high=88.72283905206835](
-            p, k, shifted, x
-        )
+        return _scale[low=low, high=high](p, k, shifted, x)
     else:
         comptime assert dtype == DType.float64, "exp takes float32 or float64"
-        var y = _clamp[low=-746, high=710](x)
+        comptime low = -708.3964185322641
+        comptime high = 709.782712893384
+        var y = _clamp[low=low, high=high](x)
         var shifted = y.fma(
             Lanes(1.4426950408889634), Lanes(6755399441055744.0)
         )
@@ -69,9 +71,7 @@ def exp[
         p = p.fma(r, Lanes(0.50000000000000106271))
         p = p.fma(r, Lanes(1))
         p = p.fma(r, Lanes(1))
-        return _scale[low=-708.3964185322641, high=709.7827128933841](
-            p, k, shifted, x
-        )
+        return _scale[low=low, high=high](p, k, shifted, x)
 
 
 def _has_scalef[dtype: DType, width: SIMDLength]() -> Bool:
@@ -85,12 +85,13 @@ def _has_scalef[dtype: DType, width: SIMDLength]() -> Bool:
 def _clamp[
     dtype: DType, width: SIMDLength, //, *, low: Float64, high: Float64
 ](x: SIMD[dtype, width]) -> SIMD[dtype, width]:
-    """Limits exponents to where `scalef` gives 0, infinity and what is between."""
+    """Limits exponents where `scalef` is used, which is slow for subnormals."""
     comptime Lanes = SIMD[dtype, width]
     comptime if _has_scalef[dtype, width]():
         # Comparisons with NaN are false, which keeps it.
         var y = x.lt(Lanes(low)).select(Lanes(low), x)
-        return y.gt(Lanes(high)).select(Lanes(high), y)
+        # Above `high` by as much as makes the power infinite.
+        return y.gt(Lanes(high + 1)).select(Lanes(high + 1), y)
     else:
         return x
 
@@ -104,17 +105,18 @@ def _scale[
     shifted: SIMD[dtype, width],
     x: SIMD[dtype, width],
 ) -> SIMD[dtype, width]:
-    """Multiplies powers by `2^k`, which is 0 below `low` and infinite above `high`."""
+    """Multiplies powers by `2^k`: 0 below `low`, infinite above `high`."""
     comptime Lanes = SIMD[dtype, width]
     comptime if _has_scalef[dtype, width]():
         comptime current_rounding = Int32(4)
+        var is_kept = ~x.lt(Lanes(low))
         comptime if dtype == DType.float32:
             return llvm_intrinsic["llvm.x86.avx512.mask.scalef.ps.512", Lanes](
-                power, k, Lanes(0), UInt16(0xFFFF), current_rounding
+                power, k, Lanes(0), pack_bits(is_kept), current_rounding
             )
         else:
             return llvm_intrinsic["llvm.x86.avx512.mask.scalef.pd.512", Lanes](
-                power, k, Lanes(0), UInt8(0xFF), current_rounding
+                power, k, Lanes(0), pack_bits(is_kept), current_rounding
             )
     else:
         comptime is_single = dtype == DType.float32

@@ -3,10 +3,16 @@
 Kernels compute in `compute_dtype[dtype]()` and touch memory in `dtype`.
 """
 
-from std.math import sqrt
+from std.math import iota, sqrt
 from std.memory import bitcast
 from std.sys import CompilationTarget
-from std.sys.intrinsics import PrefetchOptions, llvm_intrinsic, prefetch
+from std.sys.intrinsics import (
+    PrefetchOptions,
+    llvm_intrinsic,
+    masked_load,
+    masked_store,
+    prefetch,
+)
 
 from .memory import Address
 
@@ -15,7 +21,7 @@ def compute_dtype[dtype: DType]() -> DType:
     """Names the dtype that a kernel computes in for memory of `dtype`.
 
     Parameters:
-        dtype: The dtype in memory: float32, float64 or bfloat16.
+        dtype: The dtype in memory: float32, float64, bfloat16 or float16.
 
     Returns:
         The dtype: float64 for float64, float32 otherwise.
@@ -96,18 +102,108 @@ def store[
         value: The lanes, in the compute dtype.
     """
     comptime if dtype == DType.bfloat16:
-        # SIMD.cast to bfloat16 becomes a library call per lane on CPUs without
-        # the instruction, so the rounding (nearest even, NaN kept) is spelled
-        # out on the bits.
-        var bits = bitcast[DType.uint32, width](value)
-        var rounded = (bits + ((bits >> 16) & 1) + 0x7FFF) >> 16
-        var quiet_nan = (bits >> 16) | 0x40
-        var is_nan = (bits & 0x7FFF_FFFF).gt(0x7F80_0000)
         pointer.unsafe_bitcast[UInt16]().unsafe_store[width=width](
-            index, is_nan.select(quiet_nan, rounded).cast[DType.uint16]()
+            index, _bfloat16_bits[width](value.cast[DType.float32]())
         )
     else:
         pointer.unsafe_store[width=width](index, value.cast[dtype]())
+
+
+@always_inline
+def _bfloat16_bits[
+    width: Int
+](value: SIMD[DType.float32, width]) -> SIMD[DType.uint16, width]:
+    """Rounds to nearest even and keeps NaN.
+
+    SIMD.cast to bfloat16 becomes a library call per lane on CPUs without the
+    instruction, so the rounding is spelled out on the bits.
+    """
+    var bits = bitcast[DType.uint32, width](value)
+    var rounded = (bits + ((bits >> 16) & 1) + 0x7FFF) >> 16
+    var quiet_nan = (bits >> 16) | 0x40
+    var is_nan = (bits & 0x7FFF_FFFF).gt(0x7F80_0000)
+    return is_nan.select(quiet_nan, rounded).cast[DType.uint16]()
+
+
+@always_inline
+def load_part[
+    dtype: DType, width: Int
+](
+    pointer: MutPointer[Scalar[dtype], MutUntrackedOrigin],
+    index: Int,
+    count: Int,
+    fill: Scalar[compute_dtype[dtype]()],
+) -> SIMD[compute_dtype[dtype](), width]:
+    """Loads the first lanes of a vector and touches no memory behind them.
+
+    Parameters:
+        dtype: The dtype in memory.
+        width: How many lanes.
+
+    Args:
+        pointer: The first element of the tensor.
+        index: The index of the first lane.
+        count: How many lanes to load.
+        fill: The value of the others.
+
+    Returns:
+        The lanes in the compute dtype.
+    """
+    comptime compute = compute_dtype[dtype]()
+    comptime Lanes = SIMD[compute, width]
+    var is_loaded = iota[DType.int32, width]().lt(Int32(count))
+    var start = pointer.unsafe_offset(index)
+    comptime if dtype == compute:
+        var fills = SIMD[dtype, width](fill.cast[dtype]())
+        return masked_load[width](start.as_imm(), is_loaded, fills).cast[
+            compute
+        ]()
+    else:
+        var bits = masked_load[width](
+            start.unsafe_bitcast[UInt16]().as_imm(),
+            is_loaded,
+            SIMD[DType.uint16, width](0),
+        )
+        var wide: Lanes
+        comptime if dtype == DType.bfloat16:
+            wide = bitcast[compute, width](bits.cast[DType.uint32]() << 16)
+        else:
+            wide = bitcast[dtype, width](bits).cast[compute]()
+        return is_loaded.select(wide, Lanes(fill))
+
+
+@always_inline
+def store_part[
+    dtype: DType, width: Int
+](
+    pointer: MutPointer[Scalar[dtype], MutUntrackedOrigin],
+    index: Int,
+    count: Int,
+    value: SIMD[compute_dtype[dtype](), width],
+):
+    """Stores the first lanes of a vector and touches no memory behind them.
+
+    Parameters:
+        dtype: The dtype in memory.
+        width: How many lanes.
+
+    Args:
+        pointer: The first element of the tensor.
+        index: The index of the first lane.
+        count: How many lanes to store.
+        value: The lanes, in the compute dtype.
+    """
+    var is_stored = iota[DType.int32, width]().lt(Int32(count))
+    var start = pointer.unsafe_offset(index)
+    comptime if dtype == compute_dtype[dtype]():
+        masked_store(value.cast[dtype](), start, is_stored)
+    else:
+        var bits: SIMD[DType.uint16, width]
+        comptime if dtype == DType.bfloat16:
+            bits = _bfloat16_bits[width](value.cast[DType.float32]())
+        else:
+            bits = bitcast[DType.uint16, width](value.cast[dtype]())
+        masked_store(bits, start.unsafe_bitcast[UInt16](), is_stored)
 
 
 @always_inline

@@ -2,15 +2,14 @@
 
 from std.bit import count_trailing_zeros, pop_count
 from std.math import iota
-from std.memory import bitcast, pack_bits
+from std.memory import pack_bits
 from std.sys import simd_width_of
-from std.sys.intrinsics import masked_load, masked_store
-from std.utils.numerics import inf, isnan, nan
+from std.utils.numerics import inf, isnan
 
 from .executor import Executor
 from .exponential import exp, log
-from .lanes import compute_dtype, load, store
-from .memory import Address
+from .lanes import compute_dtype, load, load_part
+from .memory import Address, Elements
 
 comptime ROW_BLOCKS = 64
 """The most parts that rows are dealt out in, whatever the number of threads."""
@@ -24,9 +23,6 @@ comptime SHORT_CHAIN = 8
 comptime NONE = -1
 """No class: of an ignored row, or of one with NaN."""
 
-comptime Elements[dtype: DType] = MutPointer[Scalar[dtype], MutUntrackedOrigin]
-"""Memory of scores."""
-
 
 def lanes_of[dtype: DType]() -> Int:
     """Counts the lanes that rows of a dtype are computed in.
@@ -38,52 +34,6 @@ def lanes_of[dtype: DType]() -> Int:
         The width of this CPU's vectors of the compute dtype.
     """
     return simd_width_of[compute_dtype[dtype]()]()
-
-
-@always_inline
-def load_part[
-    dtype: DType, width: Int
-](
-    pointer: Elements[dtype],
-    index: Int,
-    count: Int,
-    fill: Scalar[compute_dtype[dtype]()],
-) -> SIMD[compute_dtype[dtype](), width]:
-    """Loads the first lanes of a vector and touches no memory behind them.
-
-    Parameters:
-        dtype: The dtype in memory.
-        width: How many lanes.
-
-    Args:
-        pointer: The first element of the row.
-        index: The index of the first lane.
-        count: How many lanes to load.
-        fill: The value of the others.
-
-    Returns:
-        The lanes in the compute dtype.
-    """
-    comptime compute = compute_dtype[dtype]()
-    comptime Lanes = SIMD[compute, width]
-    var is_loaded = iota[DType.int32, width]().lt(Int32(count))
-    var start = pointer.unsafe_offset(index)
-    comptime if dtype == compute:
-        return masked_load[width](
-            start.as_imm(), is_loaded, SIMD[dtype, width](fill.cast[dtype]())
-        ).cast[compute]()
-    else:
-        var bits = masked_load[width](
-            start.unsafe_bitcast[UInt16]().as_imm(),
-            is_loaded,
-            SIMD[DType.uint16, width](0),
-        )
-        var wide: Lanes
-        comptime if dtype == DType.bfloat16:
-            wide = bitcast[compute, width](bits.cast[DType.uint32]() << 16)
-        else:
-            wide = bitcast[dtype, width](bits).cast[compute]()
-        return is_loaded.select(wide, Lanes(fill))
 
 
 @always_inline
@@ -111,9 +61,53 @@ def reduce_max[
         return reduce_max(low.gt(high).select(low, high))
 
 
+@always_inline
+def highest_score[
+    dtype: DType
+](row: Elements[dtype], classes: Int) -> Scalar[compute_dtype[dtype]()]:
+    """Finds the highest score of a row.
+
+    Parameters:
+        dtype: The dtype of the scores.
+
+    Args:
+        row: The scores, side by side.
+        classes: How many there are.
+
+    Returns:
+        The highest; any of them if one is NaN.
+    """
+    comptime compute = compute_dtype[dtype]()
+    comptime width = lanes_of[dtype]()
+    comptime Lanes = SIMD[compute, width]
+    comptime chains = 4
+    var highest = Array[Lanes, chains](fill=Lanes(-inf[compute]()))
+    var whole = classes // (chains * width) * (chains * width)
+    for i in range(0, whole, chains * width):
+        comptime for c in range(chains):
+            var scores = load[dtype, width](row, i + c * width)
+            highest[c] = scores.gt(highest[c]).select(scores, highest[c])
+    for i in range(whole, classes, width):
+        var scores: Lanes
+        if i + width <= classes:
+            scores = load[dtype, width](row, i)
+        else:
+            scores = load_part[dtype, width](
+                row, i, classes - i, -inf[compute]()
+            )
+        highest[0] = scores.gt(highest[0]).select(scores, highest[0])
+    comptime for c in range(1, chains):
+        highest[0] = highest[c].gt(highest[0]).select(highest[c], highest[0])
+    return reduce_max(highest[0])
+
+
 @fieldwise_init
 struct RowScan[compute: DType](ImplicitlyCopyable, Movable):
-    """What one pass over a row finds."""
+    """What one pass over a row finds.
+
+    Parameters:
+        compute: The dtype of the arithmetic.
+    """
 
     var highest: Scalar[Self.compute]
     """The highest score that is a number; -infinity without one."""
@@ -233,7 +227,6 @@ def scan_row[
     return found.join()
 
 
-@always_inline
 def sum_exponentials[
     dtype: DType
 ](

@@ -1,0 +1,20 @@
+"""The overlap of target and predictions."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from hotloop.metrics.class_counts import Totals
+from hotloop.metrics.class_metric import ClassRatio
+
+__all__ = ["Jaccard"]
+
+
+class Jaccard(ClassRatio):
+    """TP / (TP + FP + FN): the intersection over union of a class, in [0, 1].
+
+    The options are those of `ClassRatio`. A class that occurs nowhere has 0 / 0.
+    """
+
+    def _ratio(self, totals: Totals) -> tuple[Tensor, Tensor]:
+        return totals.correct, totals.actual + totals.predicted - totals.correct
