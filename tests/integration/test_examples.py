@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from hotloop import backend
 from hotloop.callbacks import Callback, TrainState
+from hotloop.losses import CrossEntropy
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "python"
 BY_FEATURE = sorted(path.stem for path in (EXAMPLES / "by_feature").glob("*.py"))
@@ -166,11 +169,32 @@ def test_regression_has_the_bits_of_its_twin() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_language_model_has_the_bits_of_its_twin_without_clipping(precision: str) -> None:
+def test_language_model_has_the_numbers_of_its_twin_without_clipping(precision: str) -> None:
     arguments = "--steps", "200", "--accumulate", "1", "--clip-norm", "inf"
     ours, theirs = language_model_losses(*arguments, "--precision", precision)
     assert len(ours) == 200
-    assert ours == theirs
+    if backend.current().name == "torch":
+        assert ours == theirs
+    else:
+        # The kernels' loss rounds otherwise, which bfloat16 makes more of.
+        assert max(differences(ours, theirs)) < (1e-5 if precision == "fp32" else 1e-2)
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_digits_have_the_numbers_of_their_twin_with_our_loss(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = load("digits")
+    record = RecordLoss()
+    with monkeypatch.context() as patch:
+        patch.setattr(nn, "CrossEntropyLoss", lambda: CrossEntropy(reduction="mean"))
+        torch.manual_seed(0)
+        ours.train(ours.make_model(model), 5, [record])
+    theirs = load("digits_torch")
+    torch.manual_seed(0)
+    losses, _ = theirs.train(theirs.make_model(model), 5)
+    assert len(losses) == 225
+    assert max(differences(record.losses, losses)) < 1e-5
 
 
 @pytest.mark.parametrize("accumulate", [1, 2, 3])

@@ -17,7 +17,11 @@ __all__ = ["LogLoss"]
 
 
 class LogLoss(RowMean):
-    """The mean of -log p, where p is the probability of the label: at least 0.
+    """The mean negative log-likelihood of the labels: at least 0.
+
+        sum(-w log p) / sum(w)
+
+    where p is the probability of the label.
 
     From probabilities the values are those of scikit-learn's `log_loss`: p is clipped to
     [eps, 1 - eps], with the machine epsilon of float64 for float64 and of float32 for other

@@ -34,7 +34,7 @@ class PRCurve(NamedTuple):
 
 
 class PrecisionRecallCurve(CurveMetric):
-    """Precision by recall at each threshold.
+    """Precision by recall at each threshold, both in [0, 1].
 
         precision = TP / (TP + FP),  recall = TP / (TP + FN)
 

@@ -33,7 +33,7 @@ class ROCCurve(NamedTuple):
 
 
 class ROC(CurveMetric):
-    """The receiver operating characteristic: true by false positive rate at each threshold.
+    """The receiver operating characteristic: rates at each threshold, in [0, 1].
 
         TPR = TP / (TP + FN),  FPR = FP / (FP + TN)
 

@@ -67,3 +67,30 @@ def every_order(metrics: Sequence[Any]) -> Iterator[Any]:
 def as_dtype(values: Sequence[float], dtype: torch.dtype) -> Tensor:
     """Return numbers rounded to a dtype."""
     return torch.tensor(values, dtype=torch.float64).to(dtype)
+
+
+class FarTensor(Tensor):
+    """A tensor that says it is on a CUDA device, and raises where one would be waited for."""
+
+    is_waiting_allowed = False
+
+    @property
+    def is_cuda(self) -> bool:  # type: ignore[override]
+        return True
+
+    @property
+    def is_cpu(self) -> bool:  # type: ignore[override]
+        return False
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        waits = ("item", "tolist", "__bool__", "__int__", "__float__", "nonzero", "cpu", "unique")
+        name = func.__name__
+        if not cls.is_waiting_allowed and name in (*waits, "masked_select", "bincount"):
+            raise AssertionError(f"{name} waits for the device")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def far(tensor: Tensor) -> FarTensor:
+    """Return a tensor as if it were on a CUDA device."""
+    return tensor.as_subclass(FarTensor)
