@@ -13,15 +13,15 @@ from shared.training.core.rows import ROW_BLOCKS
 from shared.training.losses import (
     PARTS,
     BinaryCrossEntropy,
-    CrossEntropyJob,
+    RowsOfLogits,
     HuberLoss,
     PointwiseJob,
     PointwiseLoss,
     SigmoidFocal,
     SquaredError,
     count_targets,
-    cross_entropy,
     pointwise_loss,
+    row_cross_entropy,
     sum_weights,
 )
 
@@ -78,7 +78,7 @@ struct _Reduced(Copyable, Movable):
     var executor: TorchExecutor
 
 
-def _run[dtype: DType](mut job: CrossEntropyJob, reduced: _Reduced) -> Int:
+def _run[dtype: DType](mut job: RowsOfLogits, reduced: _Reduced) -> Int:
     comptime compute = compute_dtype[dtype]()
     var has_weights = job.row_weight != 0 or (
         job.class_weight != 0 and job.gamma < 0
@@ -101,14 +101,14 @@ def _run[dtype: DType](mut job: CrossEntropyJob, reduced: _Reduced) -> Int:
         _advise_huge_pages(
             job.gradient, job.rows * job.classes * size_of[Scalar[dtype]]()
         )
-    var total = cross_entropy[dtype](job, reduced.executor)
+    var total = row_cross_entropy[dtype](job, reduced.executor)
     if reduced.total != 0:
         total = 0 if divisor == 0 else total / divisor
         pointer_at[Scalar[compute]](reduced.total)[] = total.cast[compute]()
     return job.rows
 
 
-def _dispatch(dtype: Int, mut job: CrossEntropyJob, reduced: _Reduced) -> Int:
+def _dispatch(dtype: Int, mut job: RowsOfLogits, reduced: _Reduced) -> Int:
     if dtype == Dtype.FLOAT32:
         return _run[DType.float32](job, reduced)
     if dtype == Dtype.FLOAT64:
@@ -124,7 +124,7 @@ def _cross_entropy(self_: Int, args: Words, count: Int) abi("C") -> Int:
             "TypeError\0", "cross_entropy() takes 23 arguments\0"
         )
     var given = Arguments(args)
-    var job = CrossEntropyJob(
+    var job = RowsOfLogits(
         logits=given.int(0),
         rows=given.int(2),
         classes=given.int(3),

@@ -214,3 +214,12 @@ def test_code_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     names: dict[str, Any] = {}
     exec(compile("\n".join(blocks), "training.md", "exec"), names)
     assert names["history"]["val_loss"][-1] < 0.1
+
+
+def test_code_of_the_docs_on_metrics_runs() -> None:
+    text = (EXAMPLES.parents[1] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 10
+    names: dict[str, Any] = {}
+    exec(compile("\n".join(blocks), "metrics.md", "exec"), names)
+    assert 0 < names["values"]["f1"] < 1

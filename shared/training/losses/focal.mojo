@@ -1,59 +1,11 @@
 """Focal loss, which weighs down what is classified well (arXiv:1708.02002)."""
 
-from ..core.exponential import exp, log
+from ..core import Executor
 from .bce_with_logits import Sigmoid
+from .loss_sum import LossSum
 from .pointwise import PointwiseLoss, Slope
-
-comptime WHOLE_MAX = 16
-"""The highest power that is taken by multiplications."""
-
-
-@always_inline
-def power[
-    dtype: DType, width: SIMDLength, //
-](base: SIMD[dtype, width], exponent: Float64) -> SIMD[dtype, width]:
-    """Raises numbers to a power, exactly for small whole ones.
-
-    Parameters:
-        dtype: Float32 or float64.
-        width: How many lanes.
-
-    Args:
-        base: Positive normal numbers.
-        exponent: The power, at least 0.
-
-    Returns:
-        The powers.
-    """
-    comptime Lanes = SIMD[dtype, width]
-    var result = Lanes(1)
-    var rest = exponent
-    # The logarithm's rounding counts for what remains alone.
-    if exponent <= WHOLE_MAX:
-        while rest >= 1:
-            result *= base
-            rest -= 1
-    if rest > 0:
-        result *= exp(log(base) * Lanes(rest.cast[dtype]()))
-    return result
-
-
-@always_inline
-def smallest[dtype: DType]() -> Scalar[dtype]:
-    """Names the least probability that is raised to a power.
-
-    Its derivative would be infinite at 0, and that times a loss of 0 NaN.
-
-    Parameters:
-        dtype: Float32 or float64.
-
-    Returns:
-        The smallest positive normal number.
-    """
-    comptime if dtype == DType.float32:
-        return 1.17549435082228751e-38
-    else:
-        return 2.2250738585072014e-308
+from .power import power, smallest
+from .row_cross_entropy import evaluate_rows
 
 
 @fieldwise_init
@@ -114,3 +66,77 @@ struct SigmoidFocal(PointwiseLoss):
             entropy_slope, change.fma(entropy, entropy_slope)
         )
         return Slope(entropy * factor, slope * factor)
+
+
+struct Focal(Copyable, Movable):
+    """Cross entropy of classes times `alpha (1 - p)^gamma`, p the target's probability.
+
+    Its count is the number of rows that are not ignored.
+    """
+
+    var gamma: Float64
+    """How far well classified rows are weighed down, at least 0."""
+    var alpha: List[Float64]
+    """A factor for each class; empty for 1."""
+    var ignore_index: Int
+    """The target of rows that do not count."""
+
+    def __init__(
+        out self,
+        *,
+        gamma: Float64 = 2,
+        var alpha: List[Float64] = [],
+        ignore_index: Int = -100,
+    ):
+        """Sets the options; the defaults are those of Python.
+
+        Args:
+            gamma: How far well classified rows are weighed down, at least 0.
+            alpha: A factor for each class; empty for 1.
+            ignore_index: The target of rows that do not count.
+        """
+        self.gamma = gamma
+        self.alpha = alpha^
+        self.ignore_index = ignore_index
+
+    def evaluate[
+        dtype: DType, Runner: Executor
+    ](
+        self,
+        logits: Span[mut=False, Scalar[dtype], _],
+        target: Span[mut=False, Int64, _],
+        gradient: Span[mut=True, Scalar[dtype], _],
+        executor: Runner,
+    ) raises -> LossSum:
+        """Computes the sum of the rows' losses and its gradient.
+
+        Parameters:
+            dtype: A float dtype.
+            Runner: The type of the executor.
+
+        Args:
+            logits: The logits, row by row.
+            target: The class of each row.
+            gradient: Where the gradient goes, as long as the logits; or empty.
+            executor: Who runs the rows.
+
+        Returns:
+            The sum, and what its mean divides by.
+
+        Raises:
+            Error: If a length does not fit, or a target is no class.
+        """
+        if self.gamma < 0:
+            raise Error("gamma must be at least 0, got ", self.gamma)
+        return evaluate_rows(
+            logits,
+            target,
+            Int(gradient.unsafe_ptr()) if len(gradient) > 0 else 0,
+            len(gradient),
+            executor,
+            weights=self.alpha,
+            ignore_index=self.ignore_index,
+            label_smoothing=0,
+            z_loss=0,
+            gamma=self.gamma,
+        )

@@ -5,8 +5,7 @@ from .pointwise import PointwiseLoss, Slope
 
 @fieldwise_init
 struct HuberLoss(PointwiseLoss):
-    """`d^2 / 2` of a difference d up to `delta`, `delta (|d| - delta / 2)` from there.
-    """
+    """`d^2 / 2` of a difference d up to `delta`, `delta (|d| - delta / 2)` from there."""
 
     var delta: Float64
     """Where it becomes linear, above 0."""

@@ -6,6 +6,7 @@ from std.sys import simd_width_of
 from ..core import Address, Executor, compute_dtype, load_part, store_part
 from ..core.memory import Elements
 from ..core.rows import GRAIN
+from .loss_sum import LossSum
 
 comptime PARTS = 64
 """The most parts that elements are dealt out in, whatever the number of threads."""
@@ -247,3 +248,62 @@ def _run_vector[
         var slope = result.slope * (weight * scale)
         store_part[dtype, width](gradient, index, count, slope.cast[compute]())
     return loss
+
+
+def evaluate[
+    dtype: DType, Loss: PointwiseLoss, Runner: Executor
+](
+    rule: Loss,
+    preds: Span[mut=False, Scalar[dtype], _],
+    target: Span[mut=False, Scalar[dtype], _],
+    gradient: Span[mut=True, Scalar[dtype], _],
+    executor: Runner,
+) raises -> LossSum:
+    """Computes the sum of the elements' losses and its gradient.
+
+    Parameters:
+        dtype: Float32 or float64.
+        Loss: The loss of an element.
+        Runner: The type of the executor.
+
+    Args:
+        rule: The loss of an element.
+        preds: The predictions.
+        target: What they should be.
+        gradient: Where the gradient goes, as long as the predictions; or empty.
+        executor: Who runs the elements.
+
+    Returns:
+        The sum, and the number of elements.
+
+    Raises:
+        Error: If a length does not fit.
+    """
+    if len(target) != len(preds):
+        raise Error(
+            "target must be as long as preds, ",
+            len(preds),
+            ", got ",
+            len(target),
+        )
+    if len(gradient) != 0 and len(gradient) != len(preds):
+        raise Error(
+            "gradient must be as long as preds, ",
+            len(preds),
+            ", or empty, got ",
+            len(gradient),
+        )
+    var job = PointwiseJob[Loss](
+        rule=rule,
+        preds=Int(preds.unsafe_ptr()),
+        target=Int(target.unsafe_ptr()),
+        size=len(preds),
+        weight=0,
+        positive=0,
+        columns=max(1, len(preds)),
+        scale=1,
+        gradient=Int(gradient.unsafe_ptr()) if len(gradient) > 0 else 0,
+        losses=0,
+        totals=Array[Float64, PARTS](fill=0),
+    )
+    return LossSum(pointwise_loss[dtype](job, executor), Float64(len(preds)))
