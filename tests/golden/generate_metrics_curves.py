@@ -23,7 +23,7 @@ ROWS = 40
 CLASSES = 3
 #: Thresholds of the binned values: as many from 0 to 1, and these.
 UNIFORM = 11
-LISTED = [0.125, 0.25, 0.5, 0.5, 0.75]
+LISTED = [0.25, 0.5, 0.5, 0.75]
 BINS = 10
 
 

@@ -145,6 +145,12 @@ def test_constants_that_are_no_binary_fractions() -> None:
     assert counted(R2Score(), constant + 1, constant) == 0
     assert counted(ExplainedVariance(), constant + 1, constant) == 1
     assert math.isnan(counted(PearsonCorrCoef(), constant, torch.randn(1001)))
+    # Nor if what comes first does not count.
+    weight, other = torch.ones(1001), constant.clone()
+    weight[::13], other[::13] = 0, 7
+    assert counted(R2Score(), other, other, weight) == 1
+    assert counted(R2Score(), other + 1, other, weight) == 0
+    assert counted(ExplainedVariance(), other + 1, other, weight) == 1
 
 
 @pytest.mark.parametrize("target", [0.0, 1e-300, -1e-17])

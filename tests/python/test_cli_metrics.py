@@ -58,7 +58,7 @@ def test_a_table_fits_a_terminal(
     assert cli.main(["metrics", "quantile"]) == 0
     text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert max(map(len, text.splitlines())) <= 80
-    words = [each for each in descriptions() if each.name == "Quantile"][0].text.split()
+    words = next(each.text for each in descriptions() if each.name == "Quantile").split()
     assert text.split()[1:] == words
 
 

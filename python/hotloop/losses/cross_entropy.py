@@ -12,7 +12,8 @@ from hotloop.argument import check_number
 from hotloop.losses.argument import at_least_float32, check_indices
 from hotloop.losses.loss_sum import LossSum
 from hotloop.losses.reduction import check_reduction, reduce_losses
-from hotloop.losses.row_cross_entropy import RowLoss, row_cross_entropy
+from hotloop.losses.row_cross_entropy import row_cross_entropy
+from hotloop.losses.row_loss import RowLoss
 from hotloop.rows import Rows
 
 __all__ = ["CrossEntropy", "cross_entropy"]

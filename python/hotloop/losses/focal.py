@@ -12,7 +12,9 @@ from hotloop.losses.argument import check_indices
 from hotloop.losses.loss_sum import LossSum
 from hotloop.losses.pointwise import Rule, pointwise_loss
 from hotloop.losses.reduction import check_reduction
-from hotloop.losses.row_cross_entropy import RowLoss, power, row_cross_entropy
+from hotloop.losses.reference import power
+from hotloop.losses.row_cross_entropy import row_cross_entropy
+from hotloop.losses.row_loss import RowLoss
 
 __all__ = ["focal", "sigmoid_focal"]
 

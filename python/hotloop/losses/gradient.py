@@ -40,18 +40,19 @@ def needs_gradient(tensor: Tensor | None) -> bool:
 
 
 def overwrite(preds: Tensor) -> Tensor:
-    """Return a tensor of the same memory for its gradient, and tell autograd of the write.
+    """Return a tensor of the same memory for its gradient, to be attached as one.
 
     Raises:
-        ValueError: If it is a leaf that requires a gradient: its value would be lost.
+        ValueError: If it is a leaf that requires a gradient, or a view of one: its value would be
+            lost.
     """
-    if preds.is_leaf and preds.requires_grad:
+    origin = preds if preds._base is None else preds._base
+    if origin.is_leaf and origin.requires_grad:
         raise ValueError("inplace=True cannot overwrite a leaf that requires a gradient")
-    increment_version(preds)
     return preds.detach()
 
 
-def attach(loss: Tensor, *gradients: tuple[Tensor, Tensor]) -> Tensor:
+def attach(loss: Tensor, *gradients: tuple[Tensor, Tensor], is_overwritten: bool = False) -> Tensor:
     """Put a loss into the graph whose gradients are known.
 
     They are multiplied by that of the loss in the backward pass, unless that is 1, and handed on:
@@ -60,10 +61,11 @@ def attach(loss: Tensor, *gradients: tuple[Tensor, Tensor]) -> Tensor:
     Args:
         loss: A scalar, or the losses along the first dimensions; without graph.
         gradients: What the loss is differentiated by, and its gradient in its shape.
+        is_overwritten: Whether the gradients are in the memory of what they are of.
     """
     inputs, known = zip(*gradients)
     # In a tuple, since an argument that is returned would be returned as a view.
-    attached: Tensor = _StoredGradients.apply((loss, known), *inputs)  # type: ignore[no-untyped-call]
+    attached: Tensor = _StoredGradients.apply((loss, known, is_overwritten), *inputs)  # type: ignore[no-untyped-call]
     return attached
 
 
@@ -84,8 +86,13 @@ def attach_later(
 
 class _StoredGradients(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, known: tuple[Tensor, tuple[Tensor, ...]], *_: Tensor) -> Tensor:
-        loss, gradients = known
+    def forward(
+        ctx: FunctionCtx, known: tuple[Tensor, tuple[Tensor, ...], bool], *_: Tensor
+    ) -> Tensor:
+        loss, gradients, is_overwritten = known
+        if is_overwritten:
+            # Now that the graph is known, which autograd makes anew for a view that was written to.
+            increment_version(gradients)
         ctx.save_for_backward(*gradients)
         return loss
 

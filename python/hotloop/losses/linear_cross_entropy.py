@@ -15,12 +15,12 @@ from hotloop.losses.gradient import attach, kernels_for, needs_gradient
 from hotloop.losses.loss_sum import LossSum
 from hotloop.losses.reduction import check_reduction
 from hotloop.losses.row_cross_entropy import (
-    RowLoss,
     empty_rows,
     empty_scalar,
     row_cross_entropy,
     run_kernel,
 )
+from hotloop.losses.row_loss import RowLoss
 from hotloop.rows import Rows, describe_target
 
 __all__ = ["linear_cross_entropy"]

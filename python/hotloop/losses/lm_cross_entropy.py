@@ -12,7 +12,8 @@ from hotloop.argument import check_number
 from hotloop.losses.argument import check_indices
 from hotloop.losses.loss_sum import LossSum
 from hotloop.losses.reduction import REDUCTIONS, check_reduction
-from hotloop.losses.row_cross_entropy import RowLoss, row_cross_entropy
+from hotloop.losses.row_cross_entropy import row_cross_entropy
+from hotloop.losses.row_loss import RowLoss
 from hotloop.rows import Rows
 
 __all__ = ["LMCrossEntropy", "lm_cross_entropy"]

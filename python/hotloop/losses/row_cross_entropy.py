@@ -3,57 +3,27 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from hotloop import backend
-from hotloop.losses.argument import at_least_float32
 from hotloop.losses.gradient import attach, attach_later, kernels_for, needs_gradient, overwrite
 from hotloop.losses.loss_sum import LossSum
-from hotloop.losses.reduction import KERNEL_REDUCTIONS, reduce_losses
-from hotloop.rows import Rows, describe_target, scan_rows
+from hotloop.losses.reduction import KERNEL_REDUCTIONS
+from hotloop.losses.reference import reduce_rows, reference_cross_entropy
+from hotloop.losses.row_loss import RowLoss
+from hotloop.rows import Rows, describe_target
 
-__all__ = ["RowLoss", "empty_rows", "empty_scalar", "power", "row_cross_entropy", "run_kernel"]
-
+__all__ = ["empty_rows", "empty_scalar", "row_cross_entropy", "run_kernel"]
 
 #: What new scalars are like, which is quicker than naming their dtype and device.
 _SCALARS = {
     dtype: torch.empty((), dtype=dtype, device="cpu")
     for dtype in (torch.float32, torch.float64, torch.int64)
 }
-
-
-class RowLoss(NamedTuple):
-    """What a row's loss is, and what becomes of it.
-
-    Attributes:
-        ignore_index: The target of rows that do not count.
-        label_smoothing: The part of each target that is spread over all classes.
-        z_loss: The factor of the squared log-normaliser.
-        reduction: One of `REDUCTIONS`.
-        inplace: Whether the gradient may overwrite the logits.
-        chunk_rows: None to keep a gradient between the passes; a number to compute it in the
-            backward pass, on torch that many rows at a time.
-        return_rows: Whether to return `Rows`, too.
-        is_shifted: Whether each target was the next one of its sequence, for the error.
-        gamma: The power of focal loss, whose count leaves the class weights out; None for cross
-            entropy. With it there is no smoothing.
-    """
-
-    ignore_index: int
-    label_smoothing: float
-    z_loss: float
-    reduction: str
-    inplace: bool = False
-    chunk_rows: int | None = None
-    return_rows: bool = False
-    is_shifted: bool = False
-    gamma: float | None = None
 
 
 def row_cross_entropy(
@@ -92,12 +62,12 @@ def row_cross_entropy(
     if logits.dtype in backend.DTYPES and not needs_gradient(class_weight):
         kernels = kernels_for(logits, target, class_weight, row_weight)
     if kernels is None:
-        return _torch_cross_entropy(logits, target, options, class_weight, row_weight, dim)
+        return reference_cross_entropy(logits, target, options, class_weight, row_weight, dim)
     if needs_gradient(row_weight):
         alone = options._replace(reduction="none")
         losses: Any
         losses, rows = row_cross_entropy(logits, target, alone, class_weight, dim=dim)
-        return _weighted(losses, target, options, class_weight, row_weight), rows
+        return reduce_rows(losses, target, options, class_weight, row_weight), rows
 
     shape = target.shape
     if logits.ndim != 2:
@@ -137,7 +107,7 @@ def row_cross_entropy(
         value = int(target[problem])
         raise IndexError(describe_target(index, value, classes, options.ignore_index))
     if gradient is not None:
-        loss = attach(loss, (logits, gradient))
+        loss = attach(loss, (logits, gradient), is_overwritten=options.inplace)
     elif has_gradient:
         compute = partial(_gradient, kernels, options)
         loss = attach_later(loss, compute, logits, target, class_weight, row_weight)
@@ -255,91 +225,3 @@ def _gradient(
         None,
     )
     return gradient
-
-
-def _torch_cross_entropy(
-    logits: Tensor,
-    target: Tensor,
-    options: RowLoss,
-    class_weight: Tensor | None,
-    row_weight: Tensor | None,
-    dim: int,
-) -> tuple[Tensor | LossSum, Rows | None]:
-    """Do what the kernel does with torch's operators."""
-    losses_of = partial(_torch_losses, options, class_weight)
-    if dim == 1:
-        losses = losses_of(logits, target)
-    elif options.chunk_rows is None:
-        losses = losses_of(logits.flatten(0, -2), target.flatten())
-    else:
-        # The gradient of `split` joins the chunks' once; each of a slice's is as large as the rows.
-        parts = (
-            torch.split(tensor, options.chunk_rows)
-            for tensor in (logits.flatten(0, -2), target.flatten())
-        )
-        losses = torch.cat(
-            [
-                checkpoint(losses_of, *part, use_reentrant=False, preserve_rng_state=False)
-                for part in zip(*parts)
-            ]
-        )
-    rows = None
-    if options.return_rows:
-        rows = scan_rows(
-            logits.movedim(dim, -1).flatten(0, -2),
-            target.flatten(),
-            ignore_index=options.ignore_index,
-            nll=True,
-            nan="count",
-        )
-    losses = losses.view(target.shape)
-    return _weighted(losses, target, options, class_weight, row_weight), rows
-
-
-def _torch_losses(
-    options: RowLoss, class_weight: Tensor | None, logits: Tensor, target: Tensor
-) -> Tensor:
-    logits = at_least_float32(logits)
-    is_focal = options.gamma is not None
-    losses = functional.cross_entropy(
-        logits,
-        target,
-        None if is_focal else class_weight,
-        ignore_index=options.ignore_index,
-        label_smoothing=options.label_smoothing,
-        reduction="none",
-    )
-    if options.z_loss:
-        squares = logits.logsumexp(1).square()
-        losses = losses + options.z_loss * squares.masked_fill(target == options.ignore_index, 0)
-    if options.gamma is not None:
-        losses = losses * power(-torch.expm1(-losses), options.gamma)
-        if class_weight is not None:
-            losses = losses * class_weight[target.where(target != options.ignore_index, 0)]
-    return losses
-
-
-def power(missed: Tensor, gamma: float) -> Tensor:
-    """Raise probabilities to the power of focal loss."""
-    # At 0 the gradient of a power below 1 is infinite, and that times the loss, 0, not a number.
-    return missed.clamp(min=torch.finfo(missed.dtype).tiny).pow(gamma)
-
-
-def _weighted(
-    losses: Tensor,
-    target: Tensor,
-    options: RowLoss,
-    class_weight: Tensor | None,
-    row_weight: Tensor | None,
-) -> Tensor | LossSum:
-    """Weigh the losses of rows and reduce them."""
-    counts = target != options.ignore_index
-    if class_weight is not None and options.gamma is None:
-        # Of a target that is no class on another device, torch's assertion comes later.
-        weights = class_weight.detach()[target.where(counts, 0)]
-        counts = weights.where(counts, 0)
-    if row_weight is not None:
-        weights = row_weight.where(target != options.ignore_index, 0)
-        losses = losses * weights
-        counts = weights.detach() * counts
-    return reduce_losses(losses, counts.sum(), options.reduction)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from hotloop.layout import Dtype
 from hotloop.rows import Rows, scan_rows
 
 __all__ = [
+    "Array",
     "ClassCounts",
     "Counter",
     "Counts",
@@ -23,6 +26,9 @@ __all__ = [
     "count_class_scores",
     "one_size",
 ]
+
+#: Numbers on the CPU: values are computed in NumPy, whose calls cost less than torch's.
+Array: TypeAlias = "npt.NDArray[np.float64]"
 
 #: Rows of scores that the kernel counts in one call, `BLOCK` in Mojo.
 ROWS_MAX = 1024
@@ -57,7 +63,7 @@ class Place:
 
 
 class Totals(NamedTuple):
-    """Sums of weights for each class or label, float64 on the CPU.
+    """Sums of weights for each class or label, in float64.
 
     Attributes:
         correct: Samples of the class that were predicted as it.
@@ -66,10 +72,10 @@ class Totals(NamedTuple):
         samples: All samples.
     """
 
-    correct: Tensor
-    predicted: Tensor
-    actual: Tensor
-    samples: Tensor
+    correct: Array
+    predicted: Array
+    actual: Array
+    samples: Array
 
 
 class Counts(ABC):
@@ -179,6 +185,16 @@ class Counts(ABC):
                     f"{tuple(counts.shape)} for {tuple(self.counts.shape)}"
                 )
         self.invalid = self.invalid + state["invalid"]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was counted."""
+        return self.counts is None or not self.array().any()
+
+    def array(self) -> Array:
+        """Return a copy of the counters."""
+        assert self.counts is not None
+        return self.counts.cpu().numpy().astype(np.float64)
 
     def check(self) -> None:
         """Raise ValueError if values on another device than the CPU were not allowed."""
@@ -418,11 +434,12 @@ class ClassCounts(Counts):
 
     def totals(self) -> Totals:
         """Return the sums for each class."""
-        assert self.counts is not None
-        counts = self.counts.to("cpu", torch.float64)
+        counts = self.array()
         if self.counter == Counter.CONFUSION:
-            counts = _summed(counts)
-        return Totals(counts[0], counts[1], counts[2], counts[2].sum())
+            correct, predicted, actual = counts.diagonal(), counts.sum(0), counts.sum(1)
+        else:
+            correct, predicted, actual = counts
+        return Totals(correct, predicted, actual, actual.sum())
 
     def class_totals(self) -> Totals:
         """Return the sums for each class."""
@@ -442,9 +459,9 @@ class ClassCounts(Counts):
         counts = other.counts
         if counts is not None and self.counter != other.counter:
             if other.counter == Counter.CONFUSION:
-                counts = _summed(counts)
+                counts = torch.stack((counts.diagonal(), counts.sum(0), counts.sum(1)))
             if self.counter == Counter.SAMPLES:
-                counts = torch.stack((counts[0].sum(), counts[2].sum()))
+                counts = counts.sum(1)[::2]
         self._set(None if counts is None else counts.clone())
         self.invalid = other.invalid
 
@@ -542,11 +559,6 @@ class ClassCounts(Counts):
         else:
             chosen = counts[1].scatter_add(0, predicted, amount)
         return torch.stack((correct, chosen, counts[2].scatter_add(0, actual, amount))), -1
-
-
-def _summed(confusion: Tensor) -> Tensor:
-    """Return correct, predicted and actual samples of each class."""
-    return torch.stack((confusion.diagonal(), confusion.sum(0), confusion.sum(1)))
 
 
 def count_class_scores(

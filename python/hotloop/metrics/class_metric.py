@@ -8,12 +8,13 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hotloop.argument import check_count, check_number
 from hotloop.errors import unknown_name
-from hotloop.metrics.class_counts import ClassCounts, Counter, Counts, Totals
+from hotloop.metrics.class_counts import Array, ClassCounts, Counter, Counts, Totals
 from hotloop.metrics.label_counts import LabelCounts
 from hotloop.metrics.metric import Metric, State
 from hotloop.rows import Rows
@@ -130,7 +131,7 @@ class ClassMetric(Metric):
         """
         counts = self._counts
         counts.check()
-        if counts.counts is None or not counts.counts.any():
+        if counts.is_empty:
             raise self._empty()
         return self._value(counts)
 
@@ -210,7 +211,7 @@ class ClassRatio(ClassMetric):
         self.zero_division = math.nan if math.isnan(zero_division) else float(zero_division)
 
     @abstractmethod
-    def _ratio(self, totals: Totals) -> tuple[Tensor, Tensor]:
+    def _ratio(self, totals: Totals) -> tuple[Array, Array]:
         """Return numerator and denominator for each class, which add up over classes."""
 
     def _value(self, counts: Counts) -> float | Tensor:
@@ -240,16 +241,19 @@ def check_average(average: str | None) -> str:
     return name
 
 
-def divide(numerator: Tensor, denominator: Tensor, zero_division: float) -> Tensor:
+def divide(numerator: Array, denominator: Array, zero_division: float) -> Array:
     """Return quotients, and `zero_division` where the denominator is 0."""
     is_zero = denominator == 0
-    return torch.where(is_zero, zero_division, numerator / denominator.masked_fill(is_zero, 1))
+    if is_zero.any():
+        quotients = numerator / np.where(is_zero, 1.0, denominator)
+        return np.where(is_zero, zero_division, quotients)
+    return numerator / denominator
 
 
 def average_of(
     totals: Totals,
-    numerator: Tensor,
-    denominator: Tensor,
+    numerator: Array,
+    denominator: Array,
     average: str,
     zero_division: float,
     *,
@@ -272,11 +276,13 @@ def average_of(
         return float(divide(numerator.sum(), denominator.sum(), zero_division))
     ratios = divide(numerator, denominator, zero_division)
     if average == "none":
-        return ratios
-    known = ~ratios.isnan()
+        return torch.from_numpy(ratios)
+    known = ~np.isnan(ratios)
     if not is_multilabel:
         known &= (totals.actual + totals.predicted) > 0
     ratios, weights = ratios[known], totals.actual[known]
+    if not len(ratios):
+        return math.nan
     if average == "macro" or not weights.any():
         return float(ratios.mean())
-    return float((ratios * weights).sum() / weights.sum())
+    return float(ratios @ weights / weights.sum())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-import torch
+import numpy as np
 
 from hotloop.errors import unknown_name
 from hotloop.metrics.class_counts import Counter, Counts
@@ -16,9 +16,7 @@ _WEIGHTS = ("linear", "quadratic")
 
 
 class CohenKappa(ClassMetric):
-    """The agreement of target and predictions beyond chance: at most 1, and 0 for chance.
-
-        1 - observed / expected disagreement
+    """1 - observed / expected disagreement, at most 1, and 0 for chance.
 
     The disagreement of class i with class j weighs 1, |i - j| ("linear") or (i - j)^2
     ("quadratic"); what is expected are the products of the frequencies in target and predictions
@@ -67,10 +65,10 @@ class CohenKappa(ClassMetric):
             observed = totals.samples - totals.correct.sum()
             expected = totals.samples - totals.actual @ totals.predicted / totals.samples
         else:
-            classes = torch.arange(len(totals.actual), dtype=torch.float64)
-            weights = (classes[:, None] - classes).abs()
+            classes = np.arange(len(totals.actual), dtype=np.float64)
+            weights = np.abs(classes[:, None] - classes)
             if self.weights == "quadratic":
                 weights = weights**2
-            observed = (weights * counts.confusion()).sum()
+            observed = (weights * counts.confusion().numpy()).sum()
             expected = totals.actual @ weights @ totals.predicted / totals.samples
         return float(1 - observed / expected) if expected else math.nan

@@ -316,15 +316,24 @@ class CurveMetric(ScoreMetric):
         return RankedColumn(preds.reshape(-1), target.reshape(-1), 1, ignored, weight)
 
     def _check_counted(self) -> None:
+        """Raise what `compute` raises if nothing was counted, or nothing that may be."""
         self._check_valid()
         if self._size:
             has_some = bool(torch.as_tensor(self._state["counts"]).any())
-        elif self.ignore_index is None:
-            has_some = any(part.numel() for part in self._state["target"])
         else:
-            has_some = any(bool((p != self.ignore_index).any()) for p in self._state["target"])
+            has_some = bool(self._state["preds"]) and self._has_counted(*self._joined())
         if not has_some:
             raise self._empty()
+
+    def _has_counted(self, preds: Tensor, target: Tensor, weight: Tensor | None) -> bool:
+        if self.ignore_index is None and weight is None:
+            return preds.numel() > 0
+        is_counted = torch.ones_like(target, dtype=torch.bool)
+        if self.ignore_index is not None:
+            is_counted = target != self.ignore_index
+        if weight is not None:
+            is_counted &= (weight > 0).reshape(-1, *[1] * (target.ndim - 1))
+        return bool(is_counted.any())
 
 
 def _checked_thresholds(thresholds: Thresholds) -> Tensor:

@@ -146,8 +146,7 @@ class LabelCounts(Counts):
 
     def totals(self) -> Totals:
         """Return the sums for the 1 of each label."""
-        assert self.counts is not None
-        counts = self.counts.to("cpu", torch.float64)
+        counts = self.array()
         return Totals(
             correct=counts[:, 1, 1],
             predicted=counts[:, :, 1].sum(1),
@@ -157,8 +156,7 @@ class LabelCounts(Counts):
 
     def class_totals(self) -> Totals:
         """Return the sums for 0 and 1, over all labels."""
-        assert self.counts is not None
-        counts = self.counts.to("cpu", torch.float64).sum(0)
+        counts = self.array().sum(0)
         return Totals(counts.diagonal(), counts.sum(0), counts.sum(1), counts.sum())
 
     def confusion(self) -> Tensor:

@@ -2,60 +2,50 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from hotloop.argument import check_number
-from hotloop.metrics.class_counts import Totals
+from hotloop.metrics.class_counts import Array, Totals
 from hotloop.metrics.class_metric import ClassRatio
 
 __all__ = ["F1", "FBeta", "Precision", "Recall", "Specificity"]
 
 
 class Precision(ClassRatio):
-    """How many of those predicted as a class are of it, in [0, 1].
-
-        TP / (TP + FP)
+    """TP / (TP + FP): how many of those predicted as a class are of it, in [0, 1].
 
     The options are those of `ClassRatio`. A class that is never predicted has 0 / 0.
     """
 
-    def _ratio(self, totals: Totals) -> tuple[Tensor, Tensor]:
+    def _ratio(self, totals: Totals) -> tuple[Array, Array]:
         return totals.correct, totals.predicted
 
 
 class Recall(ClassRatio):
-    """How many of a class are predicted as it, in [0, 1].
-
-        TP / (TP + FN)
+    """TP / (TP + FN): how many of a class are predicted as it, in [0, 1].
 
     The options are those of `ClassRatio`. A class that is not in the target has 0 / 0.
     """
 
-    def _ratio(self, totals: Totals) -> tuple[Tensor, Tensor]:
+    def _ratio(self, totals: Totals) -> tuple[Array, Array]:
         return totals.correct, totals.actual
 
 
 class Specificity(ClassRatio):
-    """How many of the other classes are not predicted as a class, in [0, 1].
-
-        TN / (TN + FP)
+    """TN / (TN + FP): how many of the other classes are not predicted as a class, in [0, 1].
 
     It is the recall of 0 for "binary". The options are those of `ClassRatio`; "micro" is over all
     C classes, as in torchmetrics, whether they occur or not. A class of all samples has 0 / 0.
     """
 
-    def _ratio(self, totals: Totals) -> tuple[Tensor, Tensor]:
+    def _ratio(self, totals: Totals) -> tuple[Array, Array]:
         others = totals.samples - totals.actual
         return others - totals.predicted + totals.correct, others
 
 
 class FBeta(ClassRatio):
-    """The weighted harmonic mean of precision and recall, in [0, 1].
+    """(1 + beta^2) TP / ((1 + beta^2) TP + beta^2 FN + FP), in [0, 1].
 
-        (1 + beta^2) TP / ((1 + beta^2) TP + beta^2 FN + FP)
-
-    Recall has beta^2 times the weight of precision (van Rijsbergen, 1979, "Information
-    Retrieval"); 0 / 0 if a class occurs nowhere.
+    This is the harmonic mean of precision and recall with recall weighted beta^2 times as much
+    (van Rijsbergen, 1979, "Information Retrieval"); 0 / 0 if a class occurs nowhere.
 
     Args:
         task: "binary", "multiclass" or "multilabel".
@@ -95,18 +85,16 @@ class FBeta(ClassRatio):
         )
         self.beta = beta
 
-    def _ratio(self, totals: Totals) -> tuple[Tensor, Tensor]:
+    def _ratio(self, totals: Totals) -> tuple[Array, Array]:
         square = self.beta**2
         return (1 + square) * totals.correct, square * totals.actual + totals.predicted
 
 
 class F1(ClassRatio):
-    """The harmonic mean of precision and recall, in [0, 1].
-
-        2 TP / (2 TP + FN + FP)
+    """2 TP / (2 TP + FN + FP): the harmonic mean of precision and recall, in [0, 1].
 
     The options are those of `ClassRatio`. A class that occurs nowhere has 0 / 0.
     """
 
-    def _ratio(self, totals: Totals) -> tuple[Tensor, Tensor]:
+    def _ratio(self, totals: Totals) -> tuple[Array, Array]:
         return 2 * totals.correct, totals.actual + totals.predicted

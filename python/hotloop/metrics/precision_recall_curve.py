@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -88,10 +89,11 @@ class PrecisionRecallCurve(CurveMetric):
             return PRCurve(torch.stack(precision), torch.stack(recall), thresholds[0])
         return PRCurve(precision, recall, thresholds)
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(self, labels: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
         """Draw the curve of each class with matplotlib.
 
         Args:
+            labels: The names of the classes; "class 0" and so on by default.
             ax: Where to draw; a new figure by default.
 
         Returns:
@@ -100,8 +102,9 @@ class PrecisionRecallCurve(CurveMetric):
         Raises:
             ImportError: If matplotlib is not installed.
             EmptyMetricError: If nothing was counted.
+            ValueError: If there are not as many labels as classes.
         """
-        return plot_precision_recall(*self.compute()[:2], ax=ax)
+        return plot_precision_recall(*self.compute()[:2], labels, ax)
 
     def _curve(self, column: Column) -> PRCurve:
         thresholds, tps, fps, positives, _ = column.points()

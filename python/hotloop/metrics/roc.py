@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -86,10 +87,11 @@ class ROC(CurveMetric):
             return ROCCurve(torch.stack(fpr), torch.stack(tpr), thresholds[0])
         return ROCCurve(fpr, tpr, thresholds)
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(self, labels: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
         """Draw the curve of each class with matplotlib.
 
         Args:
+            labels: The names of the classes; "class 0" and so on by default.
             ax: Where to draw; a new figure by default.
 
         Returns:
@@ -98,8 +100,9 @@ class ROC(CurveMetric):
         Raises:
             ImportError: If matplotlib is not installed.
             EmptyMetricError: If nothing was counted.
+            ValueError: If there are not as many labels as classes.
         """
-        return plot_roc(*self.compute()[:2], ax=ax)
+        return plot_roc(*self.compute()[:2], labels, ax)
 
     def _curve(self, column: Column) -> ROCCurve:
         thresholds, tps, fps, positives, negatives = column.points()

@@ -148,10 +148,11 @@ class ScoreMetric(Metric):
             preds = preds.contiguous()
         if not target.is_contiguous():
             target = target.contiguous()
+        has_kernels = kernels is not None
         arguments = (
-            preds.data_ptr(),
+            preds.data_ptr() if has_kernels else 0,
             score_dtype,
-            target.data_ptr(),
+            target.data_ptr() if has_kernels else 0,
             label_dtype,
             rows,
             columns,

@@ -1,8 +1,13 @@
 """Cross entropy of classes, for programs in Mojo."""
 
-from ..core import Executor
+from ..core import Executor, compute_dtype
+from ..core.rows import ROW_BLOCKS
 from .loss_sum import LossSum
-from .row_cross_entropy import evaluate_rows
+from .row_cross_entropy import (
+    RowsOfLogits,
+    count_targets,
+    row_cross_entropy,
+)
 
 
 struct CrossEntropy(Copyable, Movable):
@@ -137,3 +142,113 @@ struct CrossEntropy(Copyable, Movable):
             z_loss=self.z_loss,
             gamma=-1,
         )
+
+
+def evaluate_rows[
+    dtype: DType, Runner: Executor
+](
+    logits: Span[Scalar[dtype], _],
+    target: Span[Int64, _],
+    gradient: Int,
+    gradient_size: Int,
+    executor: Runner,
+    *,
+    weights: List[Float64],
+    ignore_index: Int,
+    label_smoothing: Float64,
+    z_loss: Float64,
+    gamma: Float64,
+) raises -> LossSum:
+    """Checks rows and computes the sum of their losses and its gradient.
+
+    Parameters:
+        dtype: A float dtype.
+        Runner: The type of the executor.
+
+    Args:
+        logits: The logits, row by row.
+        target: The class of each row.
+        gradient: The address that the gradient goes to; 0 for none.
+        gradient_size: How many elements there are.
+        executor: Who runs the rows.
+        weights: A factor for each class; empty for 1.
+        ignore_index: The target of rows that do not count.
+        label_smoothing: The part of each target that is spread.
+        z_loss: The factor of the squared log-normaliser.
+        gamma: The power of focal loss; -1 for cross entropy.
+
+    Returns:
+        The sum, and what its mean divides by.
+
+    Raises:
+        Error: If a length does not fit, or a target is no class. Nothing is
+            written then.
+    """
+    comptime compute = compute_dtype[dtype]()
+    var rows = len(target)
+    if rows == 0 and len(logits) == 0:
+        return LossSum(0, 0)
+    if rows == 0 or len(logits) % rows != 0:
+        raise Error(
+            "logits must have as many for each target, got ",
+            len(logits),
+            " for ",
+            rows,
+        )
+    var classes = len(logits) // rows
+    if gradient != 0 and gradient_size != len(logits):
+        raise Error(
+            "gradient must be as long as the logits, ",
+            len(logits),
+            ", or empty, got ",
+            gradient_size,
+        )
+    if len(weights) != 0 and len(weights) != classes:
+        raise Error(
+            "weights must be one for each of ",
+            classes,
+            " classes, or none, got ",
+            len(weights),
+        )
+    var factors: List[Scalar[compute]] = []
+    for weight in weights:
+        factors.append(weight.cast[compute]())
+    var job = RowsOfLogits(
+        logits=Int(logits.unsafe_ptr()),
+        rows=rows,
+        classes=classes,
+        stride=classes,
+        target=Int(target.unsafe_ptr()),
+        ignore_index=ignore_index,
+        class_weight=Int(factors.unsafe_ptr()) if len(factors) > 0 else 0,
+        row_weight=0,
+        smoothing=label_smoothing,
+        z_loss=z_loss,
+        gamma=gamma,
+        scale=1,
+        gradient=gradient,
+        gradient_stride=classes,
+        losses=0,
+        predicted=0,
+        rank=0,
+        nll=0,
+        weight_sum=0,
+        spread=0,
+        totals=Array[Float64, ROW_BLOCKS](fill=0),
+    )
+    var targets = count_targets[dtype](job)
+    if targets.problem < rows:
+        raise Error(
+            "target[",
+            targets.problem,
+            "] is ",
+            target[targets.problem],
+            ", must be in [0, ",
+            classes,
+            ") or ignore_index=",
+            ignore_index,
+        )
+    var total = row_cross_entropy[dtype](job, executor)
+    # The job holds their address alone.
+    _ = factors^
+    return LossSum(total, targets.count)

@@ -2,10 +2,10 @@
 
 from ..core import Executor
 from .bce_with_logits import Sigmoid
+from .cross_entropy import evaluate_rows
 from .loss_sum import LossSum
 from .pointwise import PointwiseLoss, Slope
 from .power import power, smallest
-from .row_cross_entropy import evaluate_rows
 
 
 @fieldwise_init

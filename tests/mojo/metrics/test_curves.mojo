@@ -1,5 +1,6 @@
 """Metrics of scores against plain counts and against the values of their peers."""
 
+from std.memory import bitcast
 from std.testing import (
     TestSuite,
     assert_almost_equal,
@@ -34,7 +35,7 @@ comptime CLASSES = 3
 
 
 def listed() -> List[Float32]:
-    return [0.125, 0.25, 0.5, 0.5, 0.75]
+    return [0.25, 0.5, 0.5, 0.75]
 
 
 def scores_of(task: String) raises -> List[Float32]:
@@ -172,6 +173,49 @@ def test_areas_of_many_scores() raises:
     var metric = AUROC[DType.float64]()
     metric.update(scores, labels)
     assert_equal(metric.compute(), reference_area(scores, target))
+
+
+def test_neighbours_are_not_equal() raises:
+    # The last bit of a score counts, on both sides of 0.
+    var scores: List[Float32] = []
+    var target: List[Int32] = []
+    for step in range(64):
+        # In no order.
+        var i = (step * 37 + 11) % 64
+        var size = 1 + Float32(i) / 8388608
+        for sign in [Float32(1), Float32(-1)]:
+            scores.append(sign * size)
+            target.append(Int32(Int(sign * Float32(2 * i - 63) > 0)))
+    var wide = [score.cast[DType.float64]() for score in scores]
+    var labels = [Int(label) for label in target]
+    var metric = AUROC()
+    metric.update(scores, target)
+    assert_equal(metric.compute(), reference_area(wide, labels))
+
+
+def test_thresholds_are_reached() raises:
+    # Exactly by the thresholds themselves, and not by what is below them.
+    for size in [2, 3, 11, 50, 200, 1000]:
+        var metric = BinnedAUROC(size)
+        var scores: List[Float32] = []
+        for i in range(size):
+            var threshold = metric.thresholds[i]
+            scores.append(threshold)
+            if i > 0:
+                scores.append(
+                    bitcast[DType.float32, 1](
+                        bitcast[DType.uint32, 1](threshold) - 1
+                    )
+                )
+        var target = List[Int32](length=len(scores), fill=1)
+        metric.update(scores, target)
+        for i in range(size):
+            # Of the positives, one score at the threshold and one below the
+            # next; the last threshold has but itself.
+            var expected = 2 if i + 1 < size else 1
+            assert_equal(
+                Int(metric.counts[size + 1 + 1 + i]), expected, String(size)
+            )
 
 
 def test_binary_values_are_those_of_peers() raises:

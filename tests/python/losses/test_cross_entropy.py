@@ -361,6 +361,25 @@ def test_the_gradient_overwrites_the_logits(dtype: torch.dtype, classes: int) ->
     assert gradient.equal(leaf.grad)
 
 
+@needs_kernels
+@pytest.mark.parametrize("shift", [False, True])
+def test_views_are_overwritten_without_a_new_graph(shift: bool) -> None:
+    hidden = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(0, 5, (2, 4))
+    logits = functional.linear(hidden, weight)
+    loss: Any = lm_cross_entropy(logits, target, shift=shift, reduction="mean", inplace=True)
+    flat = loss.grad_fn.next_functions[0][0]
+    assert "AsStrided" not in flat.name()
+    ours = torch.autograd.grad(loss, (hidden, weight))
+    assert logits.flatten().data_ptr() == logits.data_ptr()
+    theirs: Any = lm_cross_entropy(
+        functional.linear(hidden, weight), target, shift=shift, reduction="mean"
+    )
+    for gradient, expected in zip(ours, torch.autograd.grad(theirs, (hidden, weight))):
+        torch.testing.assert_close(gradient, expected, rtol=1e-14, atol=0)
+
+
 @pytest.mark.parametrize("inplace", [False, True])
 def test_rows_that_share_memory_have_their_own_gradients(inplace: bool) -> None:
     values, _ = make(1, 5, torch.float64, 0)
@@ -399,6 +418,8 @@ def test_a_leaf_is_not_overwritten() -> None:
     kept = values.clone()
     with pytest.raises(ValueError, match="inplace=True cannot overwrite a leaf"):
         cross_entropy(values.requires_grad_(), target, inplace=True)
+    with pytest.raises(ValueError, match="inplace=True cannot overwrite a leaf"):
+        lm_cross_entropy(values.view(2, 3, 5), target.view(2, 3), inplace=True)
     assert values.equal(kept)
     # Nor are logits whose gradient nobody wants.
     cross_entropy(values.detach(), target, inplace=True)

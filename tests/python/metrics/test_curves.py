@@ -25,7 +25,7 @@ from hotloop.metrics import (
 from tests.conftest import needs_native
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "metrics_curves.json").read_text())
-LISTED = [0.125, 0.25, 0.5, 0.5, 0.75]
+LISTED = [0.25, 0.5, 0.5, 0.75]
 
 ONE_CLASS = "AUROC is not defined, and NaN, where only one class is present in the target"
 
@@ -105,6 +105,41 @@ def test_any_number_is_a_score(dtype: torch.dtype) -> None:
     # Zeros of both signs are one score.
     assert computed(AUROC("binary"), torch.tensor([0.0, -0.0], dtype=dtype), [0, 1]) == 0.5
     assert computed(AUROC("binary"), torch.tensor([0.0, -0.0], dtype=dtype), [1, 0]) == 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_the_last_bit_of_a_score_counts(dtype: torch.dtype) -> None:
+    scores = 1 + torch.arange(64, dtype=dtype) * torch.finfo(dtype).eps
+    scores = torch.cat((-scores.flip(0), scores))
+    for split in (1, 63, 64, 65, 127):
+        target = torch.arange(128) >= split
+        order = torch.randperm(128)
+        assert computed(AUROC("binary"), scores[order], target[order]) == 1.0
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_thresholds_are_reached_by_themselves(wide: bool) -> None:
+    for size in [*range(2, 300), 1000, 65536]:
+        edges = torch.linspace(0, 1, size)
+        below = torch.nextafter(edges[1:], edges.new_zeros(()))
+        scores = torch.cat((edges, below)).to(torch.float64 if wide else torch.float32)
+        if wide:
+            scores[size:] = torch.nextafter(scores[1:size], scores.new_zeros(()))
+        metric = ROC("binary", thresholds=size)
+        metric.update(scores, torch.ones(len(scores), dtype=torch.int64))
+        counts = metric.state_dict()["counts"][0, 1]
+        assert counts.tolist() == [0, *[2] * (size - 1), 1]
+
+
+def test_the_first_of_equal_classes_is_predicted() -> None:
+    # In whatever part of a long row.
+    for first, second in [(0, 1), (3, 300), (255, 256), (256, 512), (511, 599)]:
+        preds = torch.zeros(1, 600)
+        preds[0, [first, second]] = 0.5
+        assert computed(CalibrationError(), preds, [first]) == 0.5
+        wrong = CalibrationError(n_bins=1)
+        assert computed(wrong, preds, [second]) == 0.5
+        assert wrong.state_dict()["counts"].tolist() == [[1, 0], [0, 0]]
 
 
 def test_binned_areas_begin_at_the_highest_threshold() -> None:

@@ -14,7 +14,6 @@ from hotloop.metrics import ROC, CalibrationError, PrecisionRecallCurve
 from hotloop.metrics.plot import (
     plot_calibration,
     plot_confusion_matrix,
-    plot_precision_recall,
     plot_roc,
 )
 
@@ -146,10 +145,9 @@ def test_one_curve_needs_no_name(kind: Any) -> None:
     metric = kind("binary", logits=True)
     metric.update(torch.randn(50), torch.arange(50) % 2)
     _, ax = pyplot.subplots()
-    assert metric.plot(ax) is ax
+    assert metric.plot(ax=ax) is ax
     assert ax.get_legend() is None
-    draw = plot_roc if kind is ROC else plot_precision_recall
-    named = draw(*metric.compute()[:2], labels=["model"])
+    named = metric.plot(["model"])
     assert [text.get_text() for text in named.get_legend().get_texts()] == ["model"]
 
 

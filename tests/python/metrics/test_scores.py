@@ -109,9 +109,8 @@ def test_nothing_counted_has_no_value(kind: Any, task: str, options: dict[str, A
     with pytest.raises(EmptyMetricError, match=message):
         metric.compute()
     metric.update(preds, target, torch.zeros(len(preds)))
-    if not hasattr(metric, "thresholds") or metric.thresholds is not None:
-        with pytest.raises(EmptyMetricError, match=message):
-            metric.compute()
+    with pytest.raises(EmptyMetricError, match=message):
+        metric.compute()
 
 
 def refusals(task: str, takes_all: bool) -> list[tuple[str, Callable[[Tensor, Tensor], Any], str]]:
@@ -329,6 +328,25 @@ def test_an_update_on_another_device_waits_for_nothing(
         metric.update(preds, target, weight)
     kept = [x for part in metric._state.values() for x in (part if type(part) is list else [part])]
     assert {x.device.type for x in kept if isinstance(x, Tensor)} == {"meta"}
+
+
+class Elsewhere(Tensor):
+    """A tensor whose memory is nobody's business."""
+
+    def data_ptr(self) -> int:
+        raise RuntimeError("no memory here")
+
+
+@each_kind
+@pytest.mark.usefixtures("lenient")
+def test_other_tensors_go_by_torch(kind: Any, task: str, options: dict[str, Any]) -> None:
+    metric, expected = kind(task, **options), kind(task, **options)
+    preds, target = batch(task)
+    preds = preds.double()
+    metric.update(preds.as_subclass(Elsewhere), target.as_subclass(Elsewhere))
+    expected.update(preds, target)
+    with torch_backend():
+        assert_same(metric, expected)
 
 
 @pytest.mark.parametrize("kind", [*CURVES, *MEANS])
