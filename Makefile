@@ -20,10 +20,10 @@ test-fuzz: build
 	$(PYTHON) tools/suite.py --hypothesis-profile=fuzz tests/properties
 
 test-soak: build
-	$(PYTHON) tools/suite.py -m soak
+	$(PYTHON) tools/suite.py --numprocesses=0 -m soak
 
 test-faults: build
-	$(PYTHON) tools/suite.py -m faults tests/integration/faults
+	$(PYTHON) tools/suite.py --numprocesses=0 -m faults tests/integration/faults
 
 test-clients: $(CLIENTS) build
 	$(PYTHON) tools/suite.py tests/clients

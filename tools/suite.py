@@ -94,7 +94,9 @@ def execute(run: Run, arguments: list[str]) -> int:
     has_path = any((ROOT / argument.partition("::")[0]).exists() for argument in arguments)
     chosen = [] if has_path else run.paths
     ignored = [f"--ignore-glob={ROOT}/tests/{each}" for each in ONCE if run.paths != EVERYTHING]
-    command = [sys.executable, "-m", "pytest", *chosen, *ignored, *arguments]
+    # A process for each core, which takes what is left of another's share.
+    workers = ["--numprocesses=auto", "--dist=worksteal"]
+    command = [sys.executable, "-m", "pytest", *workers, *chosen, *ignored, *arguments]
     return subprocess.run(command, cwd=ROOT, env={**environment, **run.variables}).returncode
 
 
