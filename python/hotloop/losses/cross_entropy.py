@@ -97,13 +97,16 @@ def cross_entropy(
         IndexError: If a target on the CPU is outside [0, C) and not `ignore_index`; on a GPU
             torch's own assertion fails there.
     """
-    check_number("label_smoothing", label_smoothing, 0, 1)
-    check_number("z_loss", z_loss, 0)
+    if label_smoothing != 0:
+        check_number("label_smoothing", label_smoothing, 0, 1)
+    if z_loss != 0:
+        check_number("z_loss", z_loss, 0)
     check_reduction(reduction)
     has_probabilities = target.is_floating_point()
-    if logits.ndim < 2 or target.shape != (
-        logits.shape if has_probabilities else logits.shape[:1] + logits.shape[2:]
-    ):
+    shape = logits.shape
+    if not has_probabilities:
+        shape = shape[:1] if len(shape) == 2 else shape[:1] + shape[2:]
+    if target.shape != shape or logits.ndim < 2:
         raise ValueError(
             "logits must have shape (N, C, d1, ...) and target (N, d1, ...), or that of the logits "
             f"for probabilities, got {tuple(logits.shape)} and {tuple(target.shape)}"

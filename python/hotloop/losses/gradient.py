@@ -65,8 +65,7 @@ def attach(loss: Tensor, *gradients: tuple[Tensor, Tensor], is_overwritten: bool
     """
     inputs, known = zip(*gradients)
     # In a tuple, since an argument that is returned would be returned as a view.
-    attached: Tensor = _StoredGradients.apply((loss, known, is_overwritten), *inputs)  # type: ignore[no-untyped-call]
-    return attached
+    return _apply(_StoredGradients, (loss, known, is_overwritten), *inputs)
 
 
 def attach_later(
@@ -80,7 +79,12 @@ def attach_later(
         preds: What the loss is differentiated by.
         others: What the loss depends on otherwise.
     """
-    attached: Tensor = _LaterGradient.apply((loss, compute), preds, *others)  # type: ignore[no-untyped-call]
+    return _apply(_LaterGradient, (loss, compute), preds, *others)
+
+
+def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
+    # What `Function.apply` adds to this is for `torch.func`, which `kernels_for` has excluded.
+    attached: Tensor = super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]
     return attached
 
 

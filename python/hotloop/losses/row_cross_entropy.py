@@ -15,6 +15,7 @@ from hotloop.losses.loss_sum import LossSum
 from hotloop.losses.reduction import KERNEL_REDUCTIONS
 from hotloop.losses.reference import reduce_rows, reference_cross_entropy
 from hotloop.losses.row_loss import RowLoss
+from hotloop.memory import empty_like
 from hotloop.rows import Rows, describe_target
 
 __all__ = ["empty_rows", "empty_scalar", "row_cross_entropy", "run_kernel"]
@@ -88,7 +89,7 @@ def row_cross_entropy(
     is_later = options.chunk_rows is not None or logits.dtype == torch.float16
     gradient = None
     if has_gradient and not is_later:
-        gradient = overwrite(logits) if options.inplace else torch.empty_like(logits)
+        gradient = overwrite(logits) if options.inplace else empty_like(logits)
     is_reduced = options.reduction != "none"
     loss = empty_scalar(wide) if is_reduced else torch.empty_like(target, dtype=wide)
     count, rows = None, None
@@ -204,7 +205,7 @@ def _gradient(
     class_weight: Tensor | None,
     row_weight: Tensor | None,
 ) -> Tensor:
-    gradient = torch.empty_like(logits)
+    gradient = empty_like(logits)
     scale = 1.0
     if grad_output.ndim:
         row_weight = grad_output if row_weight is None else grad_output * row_weight

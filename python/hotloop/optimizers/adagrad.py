@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hotloop.memory import full_like
 from hotloop.optimizers.elementwise import ElementwiseStep
-from hotloop.optimizers.memory import full_like
 
 __all__ = ["Adagrad"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from hotloop.layout import KERNELS
-from hotloop.optimizers.memory import full_like
+from hotloop.memory import full_like
 from hotloop.optimizers.optimizer import Closure, NativeStep
 from hotloop.optimizers.plan import DTYPES, StateLayout, UnsupportedError
 from hotloop.optimizers.state_dict import LayoutStateDict

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hotloop.layout import BLOCK
-from hotloop.optimizers.memory import full_like
+from hotloop.memory import full_like
 from hotloop.optimizers.optimizer import NativeStep
 from hotloop.optimizers.plan import StateLayout, UnsupportedError
 from hotloop.optimizers.reference import Reference

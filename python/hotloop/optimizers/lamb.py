@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hotloop.optimizers.memory import full_like
+from hotloop.memory import full_like
 from hotloop.optimizers.optimizer import NativeStep
 from hotloop.optimizers.reference import Reference, check_at_least, check_betas
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz
 
 from hotloop.layout import Outcome
+from hotloop.memory import full_like
 from hotloop.optimizers.average import WeightAverage
-from hotloop.optimizers.memory import full_like
 from hotloop.optimizers.optimizer import NativeStep
 from hotloop.optimizers.plan import Around, Rule, StateLayout, UnsupportedError
 

@@ -36,8 +36,8 @@ from hotloop.layout import (
     PlanWord,
     RowWord,
 )
+from hotloop.memory import use_huge_pages
 from hotloop.optimizers.average import WeightAverage
-from hotloop.optimizers.memory import use_huge_pages
 
 __all__ = ["DTYPES", "NOTHING", "Around", "Plan", "Rule", "StateLayout", "UnsupportedError"]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from hotloop.layout import Outcome
+from hotloop.memory import full_like
 from hotloop.optimizers.average import WeightAverage
-from hotloop.optimizers.memory import full_like
 from hotloop.optimizers.optimizer import NativeStep
 from hotloop.optimizers.plan import Around, UnsupportedError
 from hotloop.optimizers.reference import Reference, check_at_least, check_betas

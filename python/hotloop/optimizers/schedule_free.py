@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from hotloop.layout import Outcome
+from hotloop.memory import full_like
 from hotloop.optimizers.average import WeightAverage
 from hotloop.optimizers.elementwise import ElementwiseStep
-from hotloop.optimizers.memory import full_like
 from hotloop.optimizers.plan import Around
 from hotloop.optimizers.reference import Reference, check_at_least
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from hotloop.optimizers.memory import full_like
+from hotloop.memory import full_like
 from hotloop.optimizers.reference import check_at_least, check_betas
 from hotloop.optimizers.schedule_free import ScheduleFreeReference, ScheduleFreeStep, start_z
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from hotloop.memory import full_like
 from hotloop.optimizers.elementwise import ElementwiseStep
-from hotloop.optimizers.memory import full_like
 from hotloop.optimizers.reference import Reference, check_at_least, check_betas
 
 __all__ = ["SophiaG", "TorchSophiaG"]

@@ -1,4 +1,4 @@
-"""Memory for the state of large parameters."""
+"""Memory of large tensors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import mmap
 import torch
 from torch import Tensor
 
-__all__ = ["full_like", "use_huge_pages"]
+__all__ = ["empty_like", "full_like", "use_huge_pages"]
 
 _HUGE_PAGE = 2 * 1024 * 1024
 _ADVICE = getattr(mmap, "MADV_HUGEPAGE", None)
@@ -39,18 +39,24 @@ def use_huge_pages(tensor: Tensor, *, is_filled: bool) -> None:
         madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), advice)
 
 
-def full_like(param: Tensor, value: float, dtype: torch.dtype | None = None) -> Tensor:
-    """Return a tensor like `param`, in huge pages where it spans them.
+def empty_like(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a tensor like `tensor` that is not filled, in huge pages where it spans them.
 
-    Steps on more parameters than the caches hold are bound by memory, and address
+    The first touch of a page costs as much as writing it, and that of a huge page as much as of
+    some small ones. Loops over more memory than the caches hold are bound by it, and address
     translation is part of that.
 
     Args:
-        param: A contiguous CPU tensor.
-        value: What to fill the new tensor with.
-        dtype: The dtype of the new tensor; None for that of `param`.
+        tensor: A contiguous CPU tensor.
+        dtype: The dtype of the new tensor; None for that of `tensor`.
     """
-    tensor = torch.empty_like(param, dtype=dtype)
-    # Before the first touch, which chooses the pages.
-    use_huge_pages(tensor, is_filled=False)
-    return tensor.fill_(value)
+    new = torch.empty_like(tensor, dtype=dtype)
+    if new.nbytes >= _HUGE_PAGE:
+        # Before the first touch, which chooses the pages.
+        use_huge_pages(new, is_filled=False)
+    return new
+
+
+def full_like(tensor: Tensor, value: float, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a tensor like `empty_like` does, filled with a value."""
+    return empty_like(tensor, dtype).fill_(value)
