@@ -67,9 +67,13 @@ class Callback:
 
     Attributes:
         requires: Classes of callbacks of which one must be registered before this one.
+        step_cadence: `on_step_end` has something to do at steps that are multiples of this, and
+            where a logging window ends; None for there only. A loop in Mojo makes the updates
+            between in one call.
     """
 
     requires: tuple[type[Callback], ...] = ()
+    step_cadence: int | None = 1
 
     @property
     def state_key(self) -> str:

@@ -103,14 +103,16 @@ class Callbacks:
             raise ValueError(f"{callback!r} is not registered")
         self._register(rest)
 
+    def has_hook(self, callback: Callback, hook: str) -> bool:
+        """Tell whether a callback overrides a hook."""
+        return getattr(type(callback), hook) is not getattr(Callback, hook)
+
     def _register(self, callbacks: tuple[Callback, ...]) -> None:
         self._callbacks = callbacks
         for name in self.HOOKS:
             order = callbacks[::-1] if name.endswith("_end") else callbacks
             self.hooks[name] = tuple(
-                getattr(callback, name)
-                for callback in order
-                if getattr(type(callback), name) is not getattr(Callback, name)
+                getattr(callback, name) for callback in order if self.has_hook(callback, name)
             )
 
     def call(self, hook: str, state: TrainState) -> Sequence[Action]:

@@ -97,6 +97,13 @@ class Checkpointing(Callback):
         is_damaging = isinstance(error, (NonFiniteError, OverflowStreakError))
         return self._on_exception and isinstance(error, Exception) and not is_damaging
 
+    @property
+    def step_cadence(self) -> int | None:  # type: ignore[override]
+        """The steps between two saves; 1 for a part of an epoch, None if it is none of these."""
+        if self._every is None or not self._pace.is_of_updates or self._every.seconds is not None:
+            return None
+        return int(self._every.amount) if self._every.unit == "steps" else 1
+
     def on_train_begin(self, state: TrainState) -> None:
         """Begin to count."""
         self._has_failed = False

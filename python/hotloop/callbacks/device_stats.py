@@ -48,6 +48,11 @@ class DeviceStats(Callback):
         self._every = every
         self._log = log
 
+    @property
+    def step_cadence(self) -> int:  # type: ignore[override]
+        """The steps between two values."""
+        return self._every
+
     def on_train_begin(self, state: TrainState) -> None:
         """Forget the last run."""
         self.values = {}

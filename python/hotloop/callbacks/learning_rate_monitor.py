@@ -50,6 +50,11 @@ class LearningRateMonitor(Callback):
         self.values: list[dict[str, float]] = []
         self._read()
 
+    @property
+    def step_cadence(self) -> int:  # type: ignore[override]
+        """The steps between two values."""
+        return self._every
+
     def on_train_begin(self, state: TrainState) -> None:
         """Forget the last run, and record the first values."""
         self.steps.clear()

@@ -26,6 +26,8 @@ class LogMetrics(Callback):
         run_id: The name of the run, for the trackers.
     """
 
+    step_cadence = None
+
     def __init__(
         self,
         trackers: Iterable[Tracker] = (),

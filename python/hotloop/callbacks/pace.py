@@ -75,6 +75,22 @@ class Pace:
                 return True
         return False
 
+    def updates_left(self, step: int, update: int) -> float:
+        """Return how many updates there are up to the next that it may be due after.
+
+        Args:
+            step: Updates since the run began.
+            update: Updates since the epoch began.
+
+        Returns:
+            At least 1; infinity if none is known, as of a cadence in seconds.
+        """
+        if self._steps is not None:
+            return self._steps - step % self._steps
+        if self._updates is not None:
+            return self._updates - update % self._updates
+        return math.inf
+
     def is_due_after_epoch(self, epoch: int) -> bool:
         """Tell whether it is time after an epoch.
 

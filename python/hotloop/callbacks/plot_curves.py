@@ -40,6 +40,8 @@ class PlotCurves(Callback):
         ImportError: If matplotlib is not installed.
     """
 
+    step_cadence = None
+
     def __init__(self, path: str | Path, names: Iterable[str] | None = None) -> None:
         try:
             from matplotlib.figure import Figure

@@ -28,6 +28,8 @@ class ProgressBar(Callback):
             last logging window.
     """
 
+    step_cadence = None
+
     def __init__(self, console: Console | None = None, refresh_seconds: float = 0.25) -> None:
         from rich.console import Console
         from rich.progress import (

@@ -76,6 +76,11 @@ class ThroughputMonitor(Callback):
         self._samples = 0
         self._paused = 0.0
 
+    @property
+    def step_cadence(self) -> int:  # type: ignore[override]
+        """The steps between two values."""
+        return self._every
+
     def on_train_begin(self, state: TrainState) -> None:
         """Forget the last run, and begin to measure."""
         self.rates = {}

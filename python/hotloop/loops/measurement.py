@@ -171,6 +171,11 @@ class Measurement:
         self.samples = 0
         self.skipped = 0
 
+    @property
+    def has_metrics(self) -> bool:
+        """Whether predictions are looked at."""
+        return self._metrics is not None
+
     def restart(self) -> None:
         """Begin the next epoch."""
         self.loss.restart()

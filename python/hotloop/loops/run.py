@@ -76,7 +76,7 @@ class Run:
         self._max_steps = math.inf if max_steps is None else max_steps
         self._max_seconds = max_seconds
         self._batches_per_epoch = batches_per_epoch
-        self._clock = clock
+        self.clock = clock
         self._began = clock()
         self._log_every = log_every
         self._log = Pace(log_every, steps_per_epoch, clock)
@@ -102,7 +102,7 @@ class Run:
         return (
             self.history.stop_reason is not None
             or self.is_complete
-            or (self._max_seconds is not None and self._clock() - self._began >= self._max_seconds)
+            or (self._max_seconds is not None and self.clock() - self._began >= self._max_seconds)
         )
 
     def state(self) -> TrainState:
@@ -161,13 +161,13 @@ class Run:
         self.metrics = dict(state["metrics"])
         self.history.stop_reason = state["stop_reason"]
         self._grad_norms.sum, self._grad_norms.count = state["grad_norms"]
-        self._window_began = (self._clock(), self.samples, state["window_skipped"])
+        self._window_began = (self.clock(), self.samples, state["window_skipped"])
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """Call what belongs to the begin and the end of a run around a `with` block."""
-        self._began = self._clock()
-        self._log = Pace(self._log_every, self.steps_per_epoch, self._clock)
+        self._began = self.clock()
+        self._log = Pace(self._log_every, self.steps_per_epoch, self.clock)
         self._window_began = (self._began, self.samples, self._window_began[2])
         self.history.stop_reason = None
         error: BaseException | None = None
@@ -190,14 +190,19 @@ class Run:
         """
         self._update = update
         self.samples += update.samples
-        self.updates += 1
+        self.updates += update.updates
         self.behind = self.batch
         if not update.is_applied:
             self.skipped += 1
             return
-        self.step += 1
+        self.step += update.updates
         if update.grad_norm is not None:
             self._grad_norms.add(update.grad_norm)
+
+    @property
+    def updates_left(self) -> float:
+        """How many updates there are up to the end of the run or of a logging window."""
+        return min(self._max_steps - self.step, self._log.updates_left(self.step, self.updates))
 
     def report(self, update: Update) -> None:
         """Log the update that was counted, if it is time, and call its hook.
@@ -230,7 +235,7 @@ class Run:
                 f"the mean loss of the updates up to step {self.step} is {loss}; look at the data "
                 "and the learning rate, or set nonfinite='skip' to leave out such updates"
             )
-        now = self._clock()
+        now = self.clock()
         began, samples, skipped = self._window_began
         self._window_began = (now, self.samples, self.skipped)
         values = {} if loss is None else {"loss": loss}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -70,10 +72,39 @@ class Schedules:
         #: Whether any of them moves with each update.
         self.move_with_updates = bool(self._by_unit["step"])
 
-    def after_update(self) -> None:
-        """Move what moves with each applied update."""
+    def after_update(self, updates: int = 1) -> None:
+        """Move what moves with each applied update.
+
+        Args:
+            updates: How many there were; more than 1 only if `upcoming` knew their rates.
+        """
         for scheduler in self._by_unit["step"]:
-            scheduler.step()
+            if updates == 1:
+                scheduler.step()
+            elif isinstance(scheduler, Scheduler):
+                scheduler.advance(updates)
+
+    @property
+    def is_predictable(self) -> bool:
+        """Whether `upcoming` knows the learning rates of updates that are still to be made."""
+        moving = self._by_unit["step"]
+        return not moving or (
+            len(moving) == 1 and isinstance(moving[0], Scheduler) and moving[0].field == "lr"
+        )
+
+    def upcoming(self, updates: int) -> npt.NDArray[np.float64] | None:
+        """Return the learning rates of the next updates, if `is_predictable`.
+
+        Args:
+            updates: How many.
+
+        Returns:
+            Shape (updates, groups); None if they do not move.
+        """
+        for scheduler in self._by_unit["step"]:
+            assert isinstance(scheduler, Scheduler)
+            return scheduler.upcoming(updates)
+        return None
 
     def after_epoch(self, metrics: Mapping[str, float], *, is_validated: bool = True) -> None:
         """Move what moves with each epoch, and tell plateaus their metric.

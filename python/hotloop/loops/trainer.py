@@ -37,12 +37,13 @@ from hotloop.callbacks.pace import Pace
 from hotloop.checkpoint import CheckpointManager
 from hotloop.config import TrainingConfig
 from hotloop.data import generators_of
-from hotloop.errors import NonFiniteError
+from hotloop.errors import BackendError, NonFiniteError, UnsupportedModelError, unknown_name
 from hotloop.loops.batch import device_of, to_device
 from hotloop.loops.feed import Feed
 from hotloop.loops.history import History
 from hotloop.loops.loaders import First, length_of, limited, loaders_of
 from hotloop.loops.measurement import Measurement, Metrics, numbers_of
+from hotloop.loops.native_loop import NativeLoop
 from hotloop.loops.run import Run
 from hotloop.loops.saver import Saver
 from hotloop.loops.schedules import AnySchedule, Schedules
@@ -63,6 +64,8 @@ from hotloop.precision import Precision, numerics
 from hotloop.schedulers import Schedule, Scheduler, create_schedule
 
 __all__ = ["Trainer"]
+
+_ENGINES = ("auto", "native", "torch")
 
 _LOGGER = logging.getLogger("hotloop")
 
@@ -108,15 +111,24 @@ class Trainer:
             nothing is saved.
         resume: "auto" to go on from the newest checkpoint that is not damaged, if there is
             one; the path of a checkpoint to go on from that one; None to begin anew.
+        engine: Who computes the updates: "torch"; "native", the kernels, for a model, loss,
+            optimizer and loader that have them, see docs/native.md; or "auto", the kernels where
+            they can and torch elsewhere. Batches, learning rates, history and checkpoints are the
+            same. The kernels make the updates between two that somebody looks at in one call.
         clock: Returns seconds.
 
     Attributes:
         callbacks: The callbacks, to add to and remove from.
+        engine: "torch" or "native".
+        engine_reason: Why it is "torch" where "auto" was asked for; else empty.
         history: What was measured so far.
 
     Raises:
         ValueError: If settings do not fit together, or a schedule or a cadence needs a length
             that the loader does not tell.
+        UnsupportedModelError: If the engine is "native" and something has no kernel; the text
+            names it.
+        BackendError: If the engine is "native" and there are no kernels on this machine.
         CheckpointError: If there are checkpoints to resume from and none is good.
     """
 
@@ -140,6 +152,7 @@ class Trainer:
         run_id: str | None = None,
         checkpoints: str | Path | CheckpointManager | None = None,
         resume: str | Path | None = None,
+        engine: str = "torch",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         config = _with_limits(TrainingConfig() if config is None else config)
@@ -209,9 +222,12 @@ class Trainer:
         self._validated_at = -1
         self._kept: dict[str, Any] | None = None
         loaders = (self.train_loader, *self._val_loaders.values())
-        self._feed = Feed(
-            () if self.train_loader is None else self.train_loader, _generators_of(loaders)
-        )
+        self._native, self.engine_reason = self._choose(engine)
+        self.engine = "torch" if self._native is None else "native"
+        source: Iterable[Any] = () if self.train_loader is None else self.train_loader
+        if self._native is not None:
+            source = self._native.loader
+        self._feed = Feed(source, _generators_of(loaders))
         self._signals = Signals()
         #: The batches of an update at which a signal ended the run.
         self._window: Window | None = None
@@ -230,6 +246,43 @@ class Trainer:
             self._is_resumed = self._saver.load_newest() is not None
         elif resume is not None and not config.fast_dev_run:
             self.load_checkpoint(resume)
+
+    def _choose(self, engine: str) -> tuple[NativeLoop | None, str]:
+        """Return the loop of the kernels, or None and why torch computes the updates."""
+        if engine not in _ENGINES:
+            raise ValueError(unknown_name("engine", str(engine), _ENGINES))
+        if engine == "torch":
+            return None, ""
+        config = self.config
+        settings = {
+            "step_fn": self.step_fn is None,
+            "no loss": self.loss is not None,
+            "average": self.average is None,
+            "accumulate": config.accumulate == 1,
+            "clip_value": config.clip_value is None,
+            "precision": self.precision.dtype is None and self.precision.scaler is None,
+            "a callback with on_batch_begin or on_batch_end": not (
+                self.callbacks.hooks["on_batch_begin"] or self.callbacks.hooks["on_batch_end"]
+            ),
+        }
+        try:
+            if not all(settings.values()):
+                wrong = ", ".join(name for name, is_fine in settings.items() if not is_fine)
+                raise UnsupportedModelError(f"engine='native' does without: {wrong}")
+            loop = NativeLoop(
+                self.model,
+                self.loss,
+                self.optimizer,
+                self.train_loader,
+                max_norm=config.clip_norm,
+                is_skipping=config.nonfinite != "raise",
+            )
+        except (UnsupportedModelError, BackendError) as error:
+            if engine == "native":
+                raise
+            _LOGGER.info("torch computes the updates: %s", error)
+            return None, str(error)
+        return loop, ""
 
     @property
     def history(self) -> History:
@@ -543,22 +596,35 @@ class Trainer:
         if self._feed.has_workers:
             batches = self._loaded(batches, watch)
         self._window = None
-        measured = train_epoch(
-            self.model,
-            self.optimizer,
-            self.loss,
-            batches,
-            observer=watch,
-            step_fn=self.step_fn,
-            accumulate=lambda: self.accumulate,
-            max_norm=config.clip_norm,
-            max_value=config.clip_value,
-            average=self.average,
-            precision=self.precision,
-            nonfinite="skip" if config.nonfinite == "rollback" else config.nonfinite,
-            measurement=self._measurement,
-            window=window,
-        )
+        if self._native is None:
+            measured = train_epoch(
+                self.model,
+                self.optimizer,
+                self.loss,
+                batches,
+                observer=watch,
+                step_fn=self.step_fn,
+                accumulate=lambda: self.accumulate,
+                max_norm=config.clip_norm,
+                max_value=config.clip_value,
+                average=self.average,
+                precision=self.precision,
+                nonfinite="skip" if config.nonfinite == "rollback" else config.nonfinite,
+                measurement=self._measurement,
+                window=window,
+            )
+        else:
+            measured = self._native.train_epoch(
+                batches,
+                run,
+                self.schedules,
+                self.callbacks,
+                self._measurement,
+                watch,
+                lambda: min(
+                    run.updates_left, self._validate_pace.updates_left(run.step, run.updates)
+                ),
+            )
         is_whole = not watch.is_cut or run.batch == length_of(self.train_loader)
         values = {f"train_{name}": value for name, value in numbers_of(measured).items()}
         run.metrics = run.metrics | values
@@ -720,7 +786,7 @@ class _Watch(Observer):
         if self._rolls_back and not update.is_applied:
             raise _NonFiniteUpdate(range(self._run.behind, self._run.batch))
         if update.is_applied and self._schedules.move_with_updates:
-            self._schedules.after_update()
+            self._schedules.after_update(update.updates)
         self._run.count(update)
         # Before the hooks: where one of them fails, the run goes on with the validation.
         if self._has_pace and update.is_applied:
@@ -736,6 +802,11 @@ class _Watch(Observer):
             trainer._between_updates()
         self.is_cut = self._run.is_over
         return self.is_cut
+
+    def after_interrupt(self, update: Update) -> None:
+        self._schedules.after_update(update.updates)
+        self._run.count(update)
+        self._trainer._is_updating = False
 
 
 def _with_limits(config: TrainingConfig) -> TrainingConfig:

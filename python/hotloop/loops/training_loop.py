@@ -32,6 +32,7 @@ class Update(NamedTuple):
         grad_norm: As in `FusedStep`.
         is_applied: As in `FusedStep`.
         running: The loss of the epoch, up to here; None if nobody measures it.
+        updates: How many updates there were, of which the losses are those of the last.
     """
 
     losses: list[Tensor]
@@ -40,6 +41,7 @@ class Update(NamedTuple):
     grad_norm: float | None
     is_applied: bool
     running: RunningLoss | None
+    updates: int = 1
 
     @property
     def loss(self) -> Tensor:
@@ -77,6 +79,13 @@ class Observer:
             Whether the epoch ends here.
         """
         return False
+
+    def after_interrupt(self, update: Update) -> None:
+        """Run after updates whose loop an exception has ended before its time.
+
+        Args:
+            update: What they gave.
+        """
 
 
 def train_epoch(

@@ -103,7 +103,7 @@ def cross_entropy(
         check_number("z_loss", z_loss, 0)
     check_reduction(reduction)
     has_probabilities = target.is_floating_point()
-    shape = logits.shape
+    shape: tuple[int, ...] = logits.shape
     if not has_probabilities:
         shape = shape[:1] if len(shape) == 2 else shape[:1] + shape[2:]
     if target.shape != shape or logits.ndim < 2:

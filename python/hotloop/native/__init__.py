@@ -1,5 +1,6 @@
 """Whole training loops in Mojo, for networks whose time goes into dispatch."""
 
-from hotloop.native.native_trainer import NativeTrainer
+from hotloop.native.fit import fit
+from hotloop.programs import NativeTrainer
 
-__all__ = ["NativeTrainer"]
+__all__ = ["NativeTrainer", "fit"]

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from hotloop.native.native_trainer import NativeTrainer
 from hotloop.optimizers import SGD, Adam
+from hotloop.programs.native_trainer import NativeTrainer
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin

@@ -182,6 +182,8 @@ class NativeStep(_Optimizer):
             raise UnsupportedModelError(f"{type(self).__name__}: {self.fallback_reason}")
         assert self._plan is not None
         self._plan.begin_loop(around)
+        # torch's schedulers warn if they move before it is set.
+        self._opt_called = True
         return self._plan
 
     def grad_norm(self) -> float:

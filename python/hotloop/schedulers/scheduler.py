@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -86,6 +88,18 @@ class Scheduler:
         self.steps += steps
         self._write()
 
+    def upcoming(self, steps: int) -> npt.NDArray[np.float64]:
+        """Return the values of the groups at this step and those after it, if no plateau moves.
+
+        Args:
+            steps: How many.
+
+        Returns:
+            Shape (steps, groups).
+        """
+        factors = np.array([self._factor(step) for step in range(self.steps, self.steps + steps)])
+        return np.outer(factors, [group[self._initial] for group in self.optimizer.param_groups])
+
     def observe(self, value: float) -> None:
         """Tell the plateau's metric, except while the schedule warms up.
 
@@ -149,10 +163,12 @@ class Scheduler:
             self.plateau.load_state_dict(state["plateau"]["state"])
         self._write()
 
+    def _factor(self, step: int) -> float:
+        factor = self.schedule._factor(step)
+        return factor if self.plateau is None else factor * self.plateau.multiplier
+
     def _write(self) -> None:
-        factor = self.schedule._factor(self.steps)
-        if self.plateau is not None:
-            factor *= self.plateau.multiplier
+        factor = self._factor(self.steps)
         groups = self.optimizer.param_groups
         initial = self._initial
         try:

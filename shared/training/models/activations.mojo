@@ -3,6 +3,7 @@
 from std.math import erf as std_erf
 from std.math import tanh as std_tanh
 from std.sys import simd_width_of
+from std.utils.numerics import isnan
 
 from ..core.exponential import exp
 from ..core.memory import Elements
@@ -484,11 +485,14 @@ def _inner[
 def _tanh[
     dtype: DType, width: Int
 ](x: SIMD[dtype, width]) -> SIMD[dtype, width]:
-    # The library's functions want to know at this place that the dtype is a float.
+    # The library's functions want to know at this place that the dtype is a float, and its
+    # tanh clamps what is not a number to 1.
+    var value: SIMD[dtype, width]
     comptime if dtype == DType.float32:
-        return std_tanh(x.cast[DType.float32]()).cast[dtype]()
+        value = std_tanh(x.cast[DType.float32]()).cast[dtype]()
     else:
-        return std_tanh(x.cast[DType.float64]()).cast[dtype]()
+        value = std_tanh(x.cast[DType.float64]()).cast[dtype]()
+    return isnan(x).select(x, value)
 
 
 @always_inline

@@ -14,10 +14,10 @@ from hotloop import backend
 from hotloop.argument import check_count
 from hotloop.errors import BackendError, NonFiniteError, UnsupportedModelError
 from hotloop.layout import RateWord
-from hotloop.native.objective import objective_of
-from hotloop.native.program import Layer, Program, supported_layers
 from hotloop.optimizers.optimizer import NativeStep
 from hotloop.optimizers.plan import NOTHING, Around, Plan
+from hotloop.programs.objective import objective_of
+from hotloop.programs.program import Layer, Program, supported_layers
 from hotloop.schedulers import Schedule, Scheduler
 
 __all__ = ["NativeTrainer"]
@@ -140,14 +140,55 @@ class NativeTrainer:
             NonFiniteError: If the loss of a batch, or a gradient, is not finite; the updates before
                 it have been made, and none by it.
         """
-        x, y = self._checked(x, y)
+        x, y = self.checked(x, y)
         if order is None:
             order = torch.randperm(len(x), generator=generator)
         _check_order(order, len(x))
+        steps = -(-len(order) // self.batch_size)
+        rates = None if self.scheduler is None else self.scheduler.upcoming(steps)
+        before = self.step
+        try:
+            done = self.train_batches(x, y, order, rates)
+        finally:
+            # An interrupt comes before the number that the call returns.
+            if self.scheduler is not None:
+                self.scheduler.advance(self.step - before)
+        program = self._program_now()
+        if done < steps:
+            raise NonFiniteError(
+                f"batch {done} of {steps} has the loss {program.losses[done]:g}, or a "
+                f"gradient that is not finite; it was not trained on, and {done} "
+                "batches were"
+            )
+        return self._summed(program)
+
+    def train_batches(
+        self,
+        x: Tensor,
+        y: Tensor,
+        order: Tensor,
+        rates: npt.NDArray[np.float64] | None = None,
+        outputs: Tensor | None = None,
+    ) -> int:
+        """Train on batches, up to the first whose loss or gradient is not finite.
+
+        Args:
+            x: Samples, as `checked` returns them.
+            y: What they should be, as `checked` returns it.
+            order: Numbers of samples, int64 and contiguous, which are not checked.
+            rates: The learning rates of each batch, shape (batches, groups); None for those of the
+                optimizer.
+            outputs: Where the model's outputs go, shape (N, outputs), in the places of the samples;
+                None for nowhere.
+
+        Returns:
+            How many batches were trained on; `losses` has theirs, and that of the next one.
+        """
         program, plan = self._prepared()
-        steps = program.begin(x, order, self.objective, y=y, first_step=self.step)
+        steps = program.begin(x, order, self.objective, y=y, outputs=outputs, first_step=self.step)
+        addresses = [] if rates is None else plan.rate_addresses(self.optimizer)
         # It must outlive the calls.
-        rates = self._rates(plan, steps)
+        words = _Rates(np.zeros((steps, 0)) if rates is None else rates, addresses)
         count = 1
         try:
             while program.done < steps:
@@ -156,7 +197,7 @@ class NativeTrainer:
                 done = self._kernels.train_batches(
                     program.address,
                     plan.address,
-                    rates.address,
+                    words.address,
                     program.done,
                     last,
                     self._parallel_for,
@@ -164,18 +205,27 @@ class NativeTrainer:
                 seconds = time.perf_counter() - start
                 count = max(1, int(count * min(10.0, _PATIENCE / max(seconds, 1e-6))))
                 if done < last:
-                    raise NonFiniteError(
-                        f"batch {done} of {steps} has the loss {program.losses[done]:g}, or a "
-                        f"gradient that is not finite; it was not trained on, and {done} "
-                        "batches were"
-                    )
+                    break
         finally:
-            # An interrupt comes before the number that the call returns.
             plan.end_loop()
             self.step += program.done
-            if self.scheduler is not None:
-                self.scheduler.advance(program.done)
-        return self._summed(program)
+        return program.done
+
+    def empty_outputs(self, samples: int) -> Tensor:
+        """Return memory for the outputs of some samples."""
+        program = self._program_now()
+        return torch.empty(samples, program.outputs, dtype=program.dtype)
+
+    @property
+    def losses(self) -> npt.NDArray[np.float64]:
+        """The mean loss of each batch of the last run."""
+        return self._program_now().losses
+
+    @property
+    def grad_norm(self) -> float:
+        """The norm of all gradients of the last batch, if `max_norm` is given."""
+        assert self._plan is not None
+        return self._plan.norm
 
     def evaluate(self, x: Any, y: Any) -> dict[str, float]:
         """Measure the loss of samples, as `train_epoch` does, without training.
@@ -190,7 +240,7 @@ class NativeTrainer:
         Raises:
             ValueError: If a shape or dtype does not fit, or a class is out of range.
         """
-        x, y = self._checked(x, y)
+        x, y = self.checked(x, y)
         program = self._program_now()
         steps = program.begin(x, torch.arange(len(x)), self.objective, y=y)
         self._kernels.forward_batches(program.address, 0, steps, self._parallel_for)
@@ -224,15 +274,8 @@ class NativeTrainer:
         for param, grad in zip(program.params, program.grads):
             if param.requires_grad and param.grad is not grad:
                 param.grad = grad
-        return program, self.optimizer.plan_loop(self._around)
-
-    def _rates(self, plan: Plan, steps: int) -> _Rates:
-        if self.scheduler is None:
-            return _Rates(np.zeros((steps, 0)), [])
-        schedule, start = self.scheduler.schedule, self.scheduler.steps
-        factors = [schedule.value(step) for step in range(start, start + steps)]
-        initial = [group["initial_lr"] for group in self.optimizer.param_groups]
-        return _Rates(np.outer(factors, initial), plan.rate_addresses(self.optimizer))
+        self._plan = self.optimizer.plan_loop(self._around)
+        return program, self._plan
 
     def _summed(self, program: Program) -> dict[str, float]:
         samples = program.sizes.sum()
@@ -241,7 +284,12 @@ class NativeTrainer:
             values["accuracy"] = float(program.correct.sum() / samples)
         return values
 
-    def _checked(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
+    def checked(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
+        """Return samples and what they should be as the kernels read them.
+
+        Raises:
+            ValueError: If a shape or dtype does not fit, or a class is out of range.
+        """
         x = self._checked_inputs(x)
         y = _as_tensor("y", y)
         outputs = self._program_now().outputs

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hotloop import backend
 from hotloop.errors import UnsupportedModelError
 from hotloop.layout import LayerKind, LayerWord, ProgramWord
-from hotloop.native.objective import Objective
+from hotloop.programs.objective import Objective
 
 __all__ = ["Layer", "Program", "supported_layers"]
 

@@ -12,7 +12,7 @@ from hotloop.errors import UnsupportedModelError, unknown_name
 from hotloop.layout import ObjectiveKind
 from hotloop.losses import CrossEntropy, cross_entropy
 
-__all__ = ["Objective", "objective_of"]
+__all__ = ["Objective", "objective_of", "torch_loss"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,16 @@ def objective_of(loss: Any) -> Objective:
         return _NAMES["bce_with_logits"]
     name = getattr(loss, "__name__", kind.__name__)
     raise UnsupportedModelError(f"the loss {name} has no kernel; there are {', '.join(_NAMES)}")
+
+
+def torch_loss(objective: Objective) -> nn.Module:
+    """Return torch's loss of an objective."""
+    if objective.kind == ObjectiveKind.CROSS_ENTROPY:
+        return nn.CrossEntropyLoss(label_smoothing=objective.option)
+    if objective.kind == ObjectiveKind.HUBER:
+        return nn.HuberLoss(delta=objective.option)
+    is_square = objective.kind == ObjectiveKind.MEAN_SQUARED_ERROR
+    return nn.MSELoss() if is_square else nn.BCEWithLogitsLoss()
 
 
 def _refuse(loss: Any, **defaults: Any) -> None:
