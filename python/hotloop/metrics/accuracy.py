@@ -14,7 +14,9 @@ __all__ = ["Accuracy", "TopKAccuracy"]
 class Accuracy(ClassMetric):
     """The fraction of samples whose prediction is right, in [0, 1].
 
-    For "multiclass", "micro" is correct / all samples; the accuracy of one class is the fraction
+        correct / samples
+
+    For "multiclass", "micro" is that of all samples; the accuracy of one class is the fraction
     of its samples that are right, its recall, of which "macro" is the mean over the classes that
     occur in target or predictions, 0 for one that is not in the target. For "binary" and
     "multilabel" it is (TP + TN) / all, of each label; scikit-learn's `accuracy_score` of several
@@ -83,7 +85,10 @@ class Accuracy(ClassMetric):
 class TopKAccuracy(Accuracy):
     """The fraction of samples whose class is among the k highest scores, in [0, 1].
 
-    Of equal scores the one with the lower index is the higher. (scikit-learn's
+        (samples with rank < k) / samples
+
+    where the rank of a sample is the number of classes that have a higher score than its own. Of
+    equal scores the one with the lower index is the higher. (scikit-learn's
     `top_k_accuracy_score` takes that with the higher index.)
 
     Args:

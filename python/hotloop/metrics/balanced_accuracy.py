@@ -13,6 +13,8 @@ __all__ = ["BalancedAccuracy"]
 class BalancedAccuracy(ClassMetric):
     """The mean recall of the classes that occur in the target, in [0, 1].
 
+        mean of TP / (TP + FN)
+
     Adjusted, it is (value - 1 / n) / (1 - 1 / n) for n such classes: 0 for guesses and 1 at best;
     of one class, as scikit-learn has it, NaN if all are right, else -infinity (Brodersen et al.,
     2010, "The balanced accuracy and its posterior distribution").

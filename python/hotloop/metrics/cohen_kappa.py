@@ -16,7 +16,9 @@ _WEIGHTS = ("linear", "quadratic")
 
 
 class CohenKappa(ClassMetric):
-    """1 - observed / expected disagreement, at most 1, and 0 for chance.
+    """The agreement of target and predictions beyond chance: at most 1, and 0 for chance.
+
+        1 - observed / expected disagreement
 
     The disagreement of class i with class j weighs 1, |i - j| ("linear") or (i - j)^2
     ("quadratic"); what is expected are the products of the frequencies in target and predictions

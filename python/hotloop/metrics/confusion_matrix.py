@@ -22,7 +22,9 @@ _DIMENSIONS = {"true": (-1,), "pred": (-2,), "all": (-2, -1)}
 
 
 class ConfusionMatrix(ClassMetric):
-    """How many samples of class i (row) were predicted as class j (column).
+    """How many samples of each class were predicted as each class: at least 0.
+
+        C_ij = samples of class i (row) predicted as class j (column)
 
     The value is of shape (C, C), for "binary" (2, 2), [[TN, FP], [FN, TP]], and for "multilabel"
     (L, 2, 2); int64, or float64 if samples were weighted. Normalised, it is divided by its sum

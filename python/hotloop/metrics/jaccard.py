@@ -9,7 +9,9 @@ __all__ = ["Jaccard"]
 
 
 class Jaccard(ClassRatio):
-    """TP / (TP + FP + FN): the intersection over union of a class, in [0, 1].
+    """The intersection over union of a class in target and predictions, in [0, 1].
+
+        TP / (TP + FP + FN)
 
     The options are those of `ClassRatio`. A class that occurs nowhere has 0 / 0.
     """

@@ -11,8 +11,9 @@ __all__ = ["MatthewsCorrCoef"]
 class MatthewsCorrCoef(ClassMetric):
     """The correlation of target and predictions as vectors of classes, in [-1, 1].
 
-    With c correct of s samples, t_k of class k and p_k predicted as it:
-    `(c s - sum p_k t_k) / sqrt((s^2 - sum p_k^2) (s^2 - sum t_k^2))` (Gorodkin, 2004, "Comparing
+        (c s - sum p_k t_k) / sqrt((s^2 - sum p_k^2) (s^2 - sum t_k^2))
+
+    with c correct of s samples, t_k of class k and p_k predicted as it (Gorodkin, 2004, "Comparing
     two K-category assignments by a K-category correlation coefficient"), for two classes that of
     Matthews (1975). It is 0 if the target or the predictions are all of one class. The labels of
     "multilabel" are counted as one label.

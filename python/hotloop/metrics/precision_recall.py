@@ -10,7 +10,9 @@ __all__ = ["F1", "FBeta", "Precision", "Recall", "Specificity"]
 
 
 class Precision(ClassRatio):
-    """TP / (TP + FP): how many of those predicted as a class are of it, in [0, 1].
+    """How many of those predicted as a class are of it, in [0, 1].
+
+        TP / (TP + FP)
 
     The options are those of `ClassRatio`. A class that is never predicted has 0 / 0.
     """
@@ -20,7 +22,9 @@ class Precision(ClassRatio):
 
 
 class Recall(ClassRatio):
-    """TP / (TP + FN): how many of a class are predicted as it, in [0, 1].
+    """How many of a class are predicted as it, in [0, 1].
+
+        TP / (TP + FN)
 
     The options are those of `ClassRatio`. A class that is not in the target has 0 / 0.
     """
@@ -30,7 +34,9 @@ class Recall(ClassRatio):
 
 
 class Specificity(ClassRatio):
-    """TN / (TN + FP): how many of the other classes are not predicted as a class, in [0, 1].
+    """How many of the other classes are not predicted as a class, in [0, 1].
+
+        TN / (TN + FP)
 
     It is the recall of 0 for "binary". The options are those of `ClassRatio`; "micro" is over all
     C classes, as in torchmetrics, whether they occur or not. A class of all samples has 0 / 0.
@@ -42,10 +48,12 @@ class Specificity(ClassRatio):
 
 
 class FBeta(ClassRatio):
-    """(1 + beta^2) TP / ((1 + beta^2) TP + beta^2 FN + FP), in [0, 1].
+    """The weighted harmonic mean of precision and recall, in [0, 1].
 
-    This is the harmonic mean of precision and recall with recall weighted beta^2 times as much
-    (van Rijsbergen, 1979, "Information Retrieval"); 0 / 0 if a class occurs nowhere.
+        (1 + beta^2) TP / ((1 + beta^2) TP + beta^2 FN + FP)
+
+    Recall has beta^2 times the weight of precision (van Rijsbergen, 1979, "Information
+    Retrieval"); 0 / 0 if a class occurs nowhere.
 
     Args:
         task: "binary", "multiclass" or "multilabel".
@@ -91,7 +99,9 @@ class FBeta(ClassRatio):
 
 
 class F1(ClassRatio):
-    """2 TP / (2 TP + FN + FP): the harmonic mean of precision and recall, in [0, 1].
+    """The harmonic mean of precision and recall, in [0, 1].
+
+        2 TP / (2 TP + FN + FP)
 
     The options are those of `ClassRatio`. A class that occurs nowhere has 0 / 0.
     """
