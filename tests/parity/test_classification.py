@@ -35,7 +35,7 @@ from hotloop.metrics import (
     Specificity,
     TopKAccuracy,
 )
-from hotloop.metrics.class_metric import ClassMetric
+from hotloop.metrics.classification.class_metric import ClassMetric
 from tests.golden import generate_metrics_counts
 
 AVERAGES = ["micro", "macro", "weighted", "none"]

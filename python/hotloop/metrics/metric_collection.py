@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
-from hotloop.metrics.class_counts import ClassCounts, Counts, count_class_scores
-from hotloop.metrics.class_metric import ClassMetric
+from hotloop.metrics.classification.class_counts import ClassCounts, Counts, count_class_scores
+from hotloop.metrics.classification.class_metric import ClassMetric
 from hotloop.metrics.metric import Metric
 from hotloop.metrics.metric_state import load_state, state_of
 from hotloop.rows import Rows, scan_rows

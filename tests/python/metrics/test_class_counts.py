@@ -14,9 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hotloop.metrics import class_counts
-from hotloop.metrics.class_counts import ClassCounts, Counter, Counts, Place, count_class_scores
-from hotloop.metrics.label_counts import LabelCounts
+from hotloop.metrics.classification import class_counts
+from hotloop.metrics.classification.class_counts import (
+    ClassCounts,
+    Counter,
+    Counts,
+    Place,
+    count_class_scores,
+)
+from hotloop.metrics.classification.label_counts import LabelCounts
 from hotloop.rows import scan_rows
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"

@@ -26,7 +26,7 @@ from hotloop.metrics import (
     Recall,
     TopKAccuracy,
 )
-from hotloop.metrics.class_metric import ClassMetric
+from hotloop.metrics.classification.class_metric import ClassMetric
 from hotloop.rows import scan_rows
 from hotloop.testing import assert_state_roundtrip
 

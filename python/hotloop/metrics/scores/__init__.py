@@ -1,0 +1,1 @@
+"""Metrics of scores: curves, areas, likelihoods and calibration."""
