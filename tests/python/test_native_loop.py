@@ -320,6 +320,19 @@ def test_what_has_no_kernel(part: str) -> None:
 
 
 @needs_native
+def test_hooks_would_not_be_called() -> None:
+    model = network()
+    model[1].register_forward_hook(lambda *_: None)
+    model[2].bias.register_hook(lambda grad: grad)
+    model.register_forward_pre_hook(lambda *_: None)
+    model[0].weight.register_post_accumulate_grad_hook(lambda _: None)
+    assert NativeTrainer.supports(model) == [
+        f"{name}: its hooks would not be called"
+        for name in ("the model", "1", "0.weight", "2.bias")
+    ]
+
+
+@needs_native
 def test_auto_takes_the_kernels() -> None:
     trainer = trained("auto")
     assert (trainer.engine, trainer.engine_reason) == ("native", "")

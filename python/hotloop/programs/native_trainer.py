@@ -26,6 +26,9 @@ __all__ = ["NativeTrainer"]
 _PATIENCE = 0.05
 
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
 class NativeTrainer:
     """Trains a model with forward, backward and update in Mojo.
 
@@ -97,7 +100,12 @@ class NativeTrainer:
         params = [param for layer in layers for param in layer.params if param is not None]
         if not problems and not params:
             problems.append("the model: it has no parameters")
+        for name, module in model.named_modules():
+            if any(getattr(module, hooks) for hooks in _HOOKS):
+                problems.append(f"{name or 'the model'}: its hooks would not be called")
         for name, param in model.named_parameters():
+            if param._backward_hooks or getattr(param, "_post_accumulate_grad_hooks", None):
+                problems.append(f"{name}: its hooks would not be called")
             if not param.is_cpu or param.dtype not in (torch.float32, torch.float64):
                 problems.append(
                     f"{name}: it must be float32 or float64 on the CPU, got {param.dtype} on "
