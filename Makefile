@@ -8,10 +8,13 @@ PIP := $(PYTHON) -m pip install --disable-pip-version-check --quiet --quiet
 INSTALLED := $(VENV)/.installed
 CLIENTS := $(VENV)/.clients
 
-.PHONY: train test test-fuzz test-soak test-faults test-clients check bench build clean
+.PHONY: train mojo-examples test test-fuzz test-soak test-faults test-clients check bench build clean
 
 train: build
 	$(PYTHON) examples/python/digits.py
+
+mojo-examples: build
+	$(PYTHON) tools/mojo_examples.py
 
 test: build
 	$(PYTHON) tools/suite.py

@@ -74,7 +74,7 @@ def main() raises:
     var updates = EPOCHS * ((data[0].samples + BATCH - 1) // BATCH)
     var trainer = Trainer(
         Network(model^, batch_size=BATCH, seed=0),
-        CrossEntropy(),
+        CrossEntropy(smoothing=0.1),
         AdamW(lr=0.003),
         Scheduler(Cosine(updates), base_lr=0.003),
     )

@@ -198,7 +198,16 @@ class LayerKind:
     SILU = 5
     GELU = 6
     GELU_TANH = 7
-    END = 8
+    LAYER_NORM = 8
+    BATCH_NORM = 9
+    DROPOUT = 10
+    EMBEDDING = 11
+    CONV2D = 12
+    MAX_POOL2D = 13
+    AVG_POOL2D = 14
+    SHORTCUT_START = 15
+    SHORTCUT_END = 16
+    END = 17
 
 
 class LayerWord:
@@ -217,7 +226,25 @@ class LayerWord:
     WEIGHT_GRAD = 10
     BIAS_GRAD = 11
     OPTION = 12
-    END = 13
+    MEAN = 13
+    VARIANCE = 14
+    BATCHES = 15
+    MOMENTUM = 16
+    CHANNELS = 17
+    HEIGHT = 18
+    WIDTH = 19
+    OUT_HEIGHT = 20
+    OUT_WIDTH = 21
+    KERNEL_HEIGHT = 22
+    KERNEL_WIDTH = 23
+    STRIDE_HEIGHT = 24
+    STRIDE_WIDTH = 25
+    PADDING_HEIGHT = 26
+    PADDING_WIDTH = 27
+    ENTRIES = 28
+    PADDING_INDEX = 29
+    STREAM = 30
+    END = 31
 
 
 class ObjectiveKind:
@@ -264,7 +291,9 @@ class ProgramWord:
     STEP = 28
     IS_TRAINING = 29
     DONE = 30
-    END = 31
+    SEED = 31
+    HAS_INDICES = 32
+    END = 33
 
 
 class RateWord:

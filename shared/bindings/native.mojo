@@ -44,7 +44,7 @@ def _layer_kept(self_: Int, args: Words, count: Int) abi("C") -> Int:
     var dtype = arguments.int(3)
     if has_error():
         return 0
-    var block = Block(stride, stride, 0, 0, True, False, 0)
+    var block = Block(stride, stride, 0, 0, True, False, 0, 0)
     if dtype == 0:
         return new_int(
             LayerTable[DType.float32](words_at(table), index + 1).kept(

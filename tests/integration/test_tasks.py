@@ -21,6 +21,7 @@ else:
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = {
     "train",
+    "mojo-examples",
     "test",
     "test-faults",
     "test-fuzz",

@@ -21,6 +21,7 @@ SOURCES = sorted((ROOT / "shared").rglob("*.mojo"))
 LAYERS = (
     ("shared.training.core",),
     (
+        "shared.training.checkpoint",
         "shared.training.losses",
         "shared.training.metrics",
         "shared.training.optimizers",
@@ -141,6 +142,20 @@ def test_example(path: Path, digits: str) -> None:
             ["step", str(step)] for step in range(0, 201, 20)
         ]
         assert float(lines[-1].split("loss")[1]) < 1e-6
+    if path.stem == "xor":
+        rows = [[float(field) for field in line.split()] for line in lines[-4:]]
+        assert [row[:3] for row in rows] == [[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]]
+        assert all(abs(row[3] - row[2]) < 0.02 for row in rows)
+    if path.stem == "regression":
+        rates = [float(line.split("lr")[1]) for line in lines[:-1]]
+        assert rates.index(max(rates)) == 3
+        assert rates[-1] < 1e-8
+        assert float(lines[-1].split("R2")[1]) > 0.95
+    if path.stem == "custom":
+        assert re.match(r"val_loss \S+ after \d+ of 500 epochs", lines[0])
+        assert float(lines[0].split()[1]) <= 1e-5
+        inside = [line.split() for line in lines[4:8]]
+        assert all(abs(float(wave) - float(output)) < 0.02 for _, wave, output in inside)
     if path.stem == "digits":
         accuracy = re.fullmatch(r"validation accuracy ([\d.]+) %, loss [\d.]+", lines[-1])
         assert accuracy

@@ -394,3 +394,28 @@ def test_activations_keep_what_is_no_number(
     # torch's exact GELU of infinity is NaN on some CPUs.
     expected[1] = 1 if activation in (nn.Tanh, nn.Sigmoid) else math.inf
     torch.testing.assert_close(trainer.predict(x), expected, equal_nan=True)
+
+
+@needs_native
+def test_masks_of_dropout_depend_on_seed_and_step_alone(tmp_path: Path) -> None:
+    def run(log_every: int, seed: int = 1, **options: Any) -> Trainer:
+        model = network()
+        model.insert(2, nn.Dropout(0.4))
+        config = {"epochs": 2, "log_every": log_every, "save_every": "1 steps", "seed": seed}
+        return trained("native", model=model, config=config, **options)
+
+    class Ending(Callback):
+        def on_step_end(self, state: TrainState) -> None:
+            if state.step == 7:
+                raise InterruptedError
+
+    whole = run(1, checkpoints=tmp_path / "whole")
+    # In calls of another length, and in two processes.
+    other = run(5, checkpoints=tmp_path / "other")
+    with pytest.raises(InterruptedError):
+        run(1, checkpoints=tmp_path / "cut", callbacks=[Ending()])
+    rest = run(3, checkpoints=tmp_path / "cut", resume="auto")
+    for parameter, *same in zip(*(each.model.parameters() for each in (whole, other, rest))):
+        assert all(parameter.equal(each) for each in same)
+    different = run(1, seed=2, checkpoints=tmp_path / "different")
+    assert not whole.model[0].weight.equal(different.model[0].weight)

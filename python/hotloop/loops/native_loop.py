@@ -103,8 +103,10 @@ class NativeLoop:
         )
         self._x, self._y = self._trainer.checked(*whole.dataset.tensors)
         self._target = whole.dataset.tensors[1]
+        self._dtype = next(model.parameters()).dtype
         self._outputs: Tensor | None = None
         self._count = 1.0
+        self._seed = 0
 
     def train_epoch(
         self,
@@ -115,6 +117,7 @@ class NativeLoop:
         measurement: Measurement,
         observer: Observer,
         updates_left: Callable[[], float],
+        seed: int,
     ) -> dict[str, Any]:
         """Update the model once for each batch.
 
@@ -126,6 +129,7 @@ class NativeLoop:
             measurement: Where to count.
             observer: Looks between two calls of the kernels, and may end the epoch.
             updates_left: Returns after how many updates somebody wants to look.
+            seed: What the masks of dropout depend on, beside the number of updates.
 
         Returns:
             As `hotloop.loops.train_epoch`.
@@ -134,6 +138,7 @@ class NativeLoop:
             NonFiniteError: If a loss or gradient is not finite, and updates are not skipped.
         """
         self._trainer.model.train()
+        self._seed = seed
         iterator = iter(batches)
         is_over = False
         while not is_over:
@@ -175,9 +180,11 @@ class NativeLoop:
             outputs = self._outputs
         start = run.clock()
         rates = schedules.upcoming(len(orders)) if schedules.is_predictable else None
-        before, sizes = self._trainer.step, [len(each) for each in orders]
+        # Masks of a run that goes on are those that they would have been.
+        self._trainer.step = before = run.step
+        sizes = [len(each) for each in orders]
         try:
-            done = self._trainer.train_batches(self._x, self._y, order, rates, outputs)
+            done = self._trainer.train_batches(self._x, self._y, order, rates, outputs, self._seed)
         except BaseException:
             done = self._trainer.step - before
             if done:
@@ -201,7 +208,7 @@ class NativeLoop:
                 )
             measurement.skipped += 1
             run.batch += 1
-            loss = torch.tensor(losses[done], dtype=self._x.dtype)
+            loss = torch.tensor(losses[done], dtype=self._dtype)
             update = Update([loss], [sizes[done]], sizes[done], None, False, measurement.loss)
             is_over = observer.after_update(update)
             done += 1
@@ -216,7 +223,7 @@ class NativeLoop:
 
     def _counted(self, done: int, sizes: list[int], run: Run, measurement: Measurement) -> Update:
         """Count the batches that were trained on, and return their updates."""
-        losses = torch.from_numpy(self._trainer.losses[:done].copy()).to(self._x.dtype).unbind()
+        losses = torch.from_numpy(self._trainer.losses[:done].copy()).to(self._dtype).unbind()
         norm = self._trainer.grad_norm if self._is_measured else None
         measurement.loss.add(losses, sizes[:done])
         if norm is not None:

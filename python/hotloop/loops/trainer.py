@@ -229,6 +229,7 @@ class Trainer:
             source = self._native.loader
         self._feed = Feed(source, _generators_of(loaders))
         self._signals = Signals()
+        self._seed = 0
         #: The batches of an update at which a signal ended the run.
         self._window: Window | None = None
         self._is_updating = False
@@ -322,8 +323,10 @@ class Trainer:
                 f"the run is over, at epoch {run.epoch} and step {run.step}; make a new Trainer to "
                 "train on"
             )
-        if not self._feed.rewind() and run.step == 0 and config.seed is not None:
-            _seed(config.seed)
+        if not self._feed.rewind() and run.step == 0:
+            if config.seed is not None:
+                _seed(config.seed)
+            self._seed = torch.initial_seed() % (1 << 63)
         checkpointing = self._saver.checkpointing
         self._signals = Signals(() if checkpointing is None else checkpointing.signals)
         with numerics(deterministic=config.deterministic, tf32=config.tf32), self._signals:
@@ -449,6 +452,7 @@ class Trainer:
             "progress": self._run.state_dict(),
             "window": window,
             "feed": self._feed.state_dict(),
+            "seed": self._seed,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -486,6 +490,7 @@ class Trainer:
             for param, grad in zip(self._params(), state["window"]["gradients"]):
                 param.grad = None if grad is None else grad.to(param.device)
         self._feed.load_state_dict(state["feed"])
+        self._seed = state["seed"]
 
     def save_checkpoint(self, name: str | None = None, is_best: bool | None = None) -> Path:
         """Save a checkpoint now; in a hook, as of the last update.
@@ -624,6 +629,7 @@ class Trainer:
                 lambda: min(
                     run.updates_left, self._validate_pace.updates_left(run.step, run.updates)
                 ),
+                self._seed,
             )
         is_whole = not watch.is_cut or run.batch == length_of(self.train_loader)
         values = {f"train_{name}": value for name, value in numbers_of(measured).items()}

@@ -2,5 +2,6 @@
 
 from hotloop.native.fit import fit
 from hotloop.programs import NativeTrainer
+from hotloop.programs.residual import Residual
 
-__all__ = ["NativeTrainer", "fit"]
+__all__ = ["NativeTrainer", "Residual", "fit"]

@@ -16,8 +16,9 @@ from hotloop.errors import BackendError, NonFiniteError, UnsupportedModelError
 from hotloop.layout import RateWord
 from hotloop.optimizers.optimizer import NativeStep
 from hotloop.optimizers.plan import NOTHING, Around, Plan
+from hotloop.programs.layer import Part, Shape, ShapeError, supported_parts
 from hotloop.programs.objective import objective_of
-from hotloop.programs.program import Layer, Program, supported_layers
+from hotloop.programs.program import Program
 from hotloop.schedulers import Schedule, Scheduler
 
 __all__ = ["NativeTrainer"]
@@ -89,15 +90,18 @@ class NativeTrainer:
         self._kernels = chosen.kernels
         assert chosen.runtime is not None
         self._parallel_for = chosen.runtime.parallel_for
-        self._layers: list[Layer] = supported_layers(model)[0]
+        self._parts: list[Part] = supported_parts(model)[0]
+        self._entries = self._parts[0].indices
+        self._dtype = next(param.dtype for part in self._parts for param in part.params)
+        self._shape: Shape | None = None
         self._program: Program | None = None
         self._plan: Plan | None = None
 
     @staticmethod
     def supports(model: nn.Module) -> list[str]:
         """Return a line for each reason why a model cannot be trained here; none if it can."""
-        layers, problems = supported_layers(model)
-        params = [param for layer in layers for param in layer.params if param is not None]
+        parts, problems = supported_parts(model)
+        params = [param for part in parts for param in part.params]
         if not problems and not params:
             problems.append("the model: it has no parameters")
         for name, module in model.named_modules():
@@ -113,6 +117,13 @@ class NativeTrainer:
                 )
             elif not param.is_contiguous():
                 problems.append(f"{name}: it is not contiguous")
+        for part in parts:
+            for buffer in part.buffers:
+                if not buffer.is_cpu or {buffer.dtype} != {param.dtype for param in params}:
+                    problems.append(
+                        f"{part.path or 'the model'}: running statistics must have the parameters' "
+                        f"dtype on the CPU, got {buffer.dtype} on {buffer.device}"
+                    )
         if len({param.dtype for param in params}) > 1:
             problems.append("the model: its parameters have different dtypes")
         if len(set(map(id, params))) < len(params):
@@ -130,13 +141,14 @@ class NativeTrainer:
         """Train on each sample once.
 
         Args:
-            x: Samples in the model's dtype, shape (N, ...), a tensor or a NumPy array; it is read
-                where it is.
-            y: Class indices, int64, shape (N,); or numbers in the model's dtype, shape (N, K), or
-                (N,) for one output.
+            x: Samples in the model's dtype, or int64 for an embedding, shape (N, ...), a tensor or
+                a NumPy array; it is read where it is.
+            y: Class indices, int64, shape (N,); or numbers in the model's dtype, in the shape of
+                the outputs, or (N,) for one output.
             order: Numbers of samples, int64, in the order in which they are taken; a new random
                 one by default.
-            generator: What the random order is drawn from; torch's own by default.
+            generator: What the random order and the seed of dropout are drawn from; torch's own
+                by default.
 
         Returns:
             "loss", the mean over all samples, and with classes "accuracy", the fraction that was
@@ -156,7 +168,7 @@ class NativeTrainer:
         rates = None if self.scheduler is None else self.scheduler.upcoming(steps)
         before = self.step
         try:
-            done = self.train_batches(x, y, order, rates)
+            done = self.train_batches(x, y, order, rates, seed=self.draw_seed(generator))
         finally:
             # An interrupt comes before the number that the call returns.
             if self.scheduler is not None:
@@ -177,6 +189,7 @@ class NativeTrainer:
         order: Tensor,
         rates: npt.NDArray[np.float64] | None = None,
         outputs: Tensor | None = None,
+        seed: int = 0,
     ) -> int:
         """Train on batches, up to the first whose loss or gradient is not finite.
 
@@ -186,14 +199,24 @@ class NativeTrainer:
             order: Numbers of samples, int64 and contiguous, which are not checked.
             rates: The learning rates of each batch, shape (batches, groups); None for those of the
                 optimizer.
-            outputs: Where the model's outputs go, shape (N, outputs), in the places of the samples;
-                None for nowhere.
+            outputs: Where the model's outputs go, as `empty_outputs` returns it, in the places of
+                the samples; None for nowhere.
+            seed: What the masks of dropout depend on, beside `step`; below 2^63.
 
         Returns:
             How many batches were trained on; `losses` has theirs, and that of the next one.
         """
+        self._program_for(x).check_batches(len(order), True)
         program, plan = self._prepared()
-        steps = program.begin(x, order, self.objective, y=y, outputs=outputs, first_step=self.step)
+        steps = program.begin(
+            x,
+            order,
+            self.objective,
+            y=y,
+            outputs=outputs,
+            first_step=self.step,
+            seed=seed,
+        )
         addresses = [] if rates is None else plan.rate_addresses(self.optimizer)
         # It must outlive the calls.
         words = _Rates(np.zeros((steps, 0)) if rates is None else rates, addresses)
@@ -219,10 +242,16 @@ class NativeTrainer:
             self.step += program.done
         return program.done
 
+    def draw_seed(self, generator: torch.Generator | None = None) -> int:
+        """Return a seed for the masks of dropout, or 0 and draw nothing if there is none."""
+        if not self._program_now().has_dropout:
+            return 0
+        return int(torch.randint(1 << 62, (), generator=generator))
+
     def empty_outputs(self, samples: int) -> Tensor:
         """Return memory for the outputs of some samples."""
         program = self._program_now()
-        return torch.empty(samples, program.outputs, dtype=program.dtype)
+        return torch.empty(samples, *program.output_shape, dtype=program.dtype)
 
     @property
     def losses(self) -> npt.NDArray[np.float64]:
@@ -250,12 +279,13 @@ class NativeTrainer:
         """
         x, y = self.checked(x, y)
         program = self._program_now()
+        program.check_batches(len(x), False)
         steps = program.begin(x, torch.arange(len(x)), self.objective, y=y)
         self._kernels.forward_batches(program.address, 0, steps, self._parallel_for)
         return self._summed(program)
 
     def predict(self, x: Any) -> Tensor:
-        """Return the model's outputs, shape (N, outputs), without a graph.
+        """Return the model's outputs in evaluation, without a graph.
 
         Args:
             x: Samples.
@@ -265,15 +295,23 @@ class NativeTrainer:
         """
         x = self._checked_inputs(x)
         program = self._program_now()
-        outputs = torch.empty(len(x), program.outputs, dtype=x.dtype)
+        program.check_batches(len(x), False)
+        outputs = self.empty_outputs(len(x))
         steps = program.begin(x, torch.arange(len(x)), outputs=outputs)
         self._kernels.forward_batches(program.address, 0, steps, self._parallel_for)
         return outputs
 
+    def _program_for(self, x: Tensor) -> Program:
+        """Return the program for samples of the shape of those."""
+        self._shape = tuple(x.shape[1:])
+        return self._program_now()
+
     def _program_now(self) -> Program:
+        """Return the program for samples of the last shape."""
+        assert self._shape is not None
         threads = torch.get_num_threads() if self._threads is None else self._threads
-        if self._program is None or not self._program.is_current(threads):
-            self._program = Program(self._layers, self.batch_size, threads)
+        if self._program is None or not self._program.is_current(self._shape, threads):
+            self._program = Program(self._parts, self._shape, self.batch_size, threads)
         return self._program
 
     def _prepared(self) -> tuple[Program, Plan]:
@@ -300,8 +338,14 @@ class NativeTrainer:
         """
         x = self._checked_inputs(x)
         y = _as_tensor("y", y)
-        outputs = self._program_now().outputs
+        program = self._program_now()
+        outputs, shape = program.outputs, program.output_shape
         if self.objective.has_labels:
+            if len(shape) != 1:
+                raise ShapeError(
+                    f"the model must have outputs of shape (classes,), got {shape}; add "
+                    "nn.Flatten()"
+                )
             if y.is_floating_point() or y.is_complex() or y.shape != x.shape[:1]:
                 raise ValueError(
                     f"y must hold a class index for each of the {len(x)} samples, shape "
@@ -315,26 +359,30 @@ class NativeTrainer:
                     f"y[{index}] is {int(y[index])}, must be a class in [0, {outputs})"
                 )
             return x, y
-        allowed = [(len(x), outputs), (len(x),)] if outputs == 1 else [(len(x), outputs)]
-        if y.dtype != x.dtype or tuple(y.shape) not in allowed:
+        allowed = [(len(x), *shape), (len(x),)] if shape == (1,) else [(len(x), *shape)]
+        if y.dtype != program.dtype or tuple(y.shape) not in allowed:
             raise ValueError(
-                f"y must be {x.dtype} in shape {allowed[0]}, got {y.dtype} in shape "
+                f"y must be {program.dtype} in shape {allowed[0]}, got {y.dtype} in shape "
                 f"{tuple(y.shape)}"
             )
         return x, y.contiguous()
 
     def _checked_inputs(self, samples: Any) -> Tensor:
         x = _as_tensor("x", samples).contiguous()
-        program = self._program_now()
-        if x.ndim < 1 or len(x) == 0 or x.dtype != program.dtype:
+        dtype = torch.int64 if self._entries else self._dtype
+        if x.ndim < 1 or x.numel() == 0 or x.dtype != dtype:
             raise ValueError(
-                f"x must hold at least one sample in {program.dtype}, got {x.dtype} in shape "
+                f"x must hold at least one sample in {dtype}, got {x.dtype} in shape "
                 f"{tuple(x.shape)}"
             )
-        if x[0].numel() != program.inputs:
-            raise ValueError(
-                f"x must have {program.inputs} features a sample, got shape {tuple(x.shape)}"
-            )
+        if self._entries:
+            low, high = x.aminmax()
+            if low < 0 or high >= self._entries:
+                place = ((x < 0) | (x >= self._entries)).nonzero()[0].tolist()
+                raise ValueError(
+                    f"x{place} is {int(x[tuple(place)])}, must be in [0, {self._entries})"
+                )
+        self._program_for(x)
         return x
 
 

@@ -6,20 +6,20 @@ The words are those of `shared/training/models/table.mojo` and
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hotloop import backend
-from hotloop.errors import UnsupportedModelError
 from hotloop.layout import LayerKind, LayerWord, ProgramWord
+from hotloop.programs.layer import Layer, Part, Shape, ShapeError
 from hotloop.programs.objective import Objective
 
-__all__ = ["Layer", "Program", "supported_layers"]
+__all__ = ["Program"]
 
 #: Bytes of what a block of samples leaves in memory, about half of a core's own cache.
 _BLOCK_BYTES = 512 * 1024
@@ -28,111 +28,51 @@ _DTYPES = {torch.float32: 0, torch.float64: 1}
 _LANES = 16
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A layer that has a kernel.
-
-    Attributes:
-        kind: One of `LayerKind`.
-        inputs: Features that it reads; None if as many as there are.
-        outputs: Features that it writes; None if as many as it reads.
-        params: Its parameters, or None in the place of one that it does not have.
-        option: A number.
-    """
-
-    kind: int
-    inputs: int | None = None
-    outputs: int | None = None
-    params: tuple[Tensor | None, ...] = ()
-    option: float = 0.0
-
-
-def _layer_of(module: nn.Module) -> Layer | None:
-    """Return the layer of a module, None if it passes samples on as they are."""
-    if type(module) in (nn.Identity, nn.Flatten):
-        if isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) != (1, -1):
-            raise UnsupportedModelError("Flatten must flatten all but the first dimension")
-        return None
-    if type(module) is nn.Linear:
-        return Layer(
-            LayerKind.LINEAR,
-            module.in_features,
-            module.out_features,
-            (module.weight, module.bias),
-        )
-    if type(module) is nn.ReLU:
-        return Layer(LayerKind.RELU)
-    if type(module) is nn.LeakyReLU:
-        return Layer(LayerKind.LEAKY_RELU, option=module.negative_slope)
-    if type(module) is nn.Tanh:
-        return Layer(LayerKind.TANH)
-    if type(module) is nn.Sigmoid:
-        return Layer(LayerKind.SIGMOID)
-    if type(module) is nn.SiLU:
-        return Layer(LayerKind.SILU)
-    if type(module) is nn.GELU:
-        is_exact = module.approximate == "none"
-        return Layer(LayerKind.GELU if is_exact else LayerKind.GELU_TANH)
-    raise UnsupportedModelError(f"{type(module).__name__} has no kernel")
-
-
-def _leaves(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
-    if type(module) is nn.Sequential:
-        for name, child in module._modules.items():
-            assert child is not None
-            yield from _leaves(child, f"{path}.{name}" if path else name)
-    else:
-        yield path, module
-
-
-def supported_layers(model: nn.Module) -> tuple[list[Layer], list[str]]:
-    """Return the layers of a model, and a line for each module that has no kernel."""
-    layers: list[Layer] = []
-    problems: list[str] = []
-    for path, module in _leaves(model, ""):
-        try:
-            layer = _layer_of(module)
-            if layer is not None:
-                layers.append(layer)
-        except UnsupportedModelError as error:
-            problems.append(f"{path or 'the model'}: {error}")
-    return layers, problems
-
-
 class Program:
     """The words of a network for batches of one size, and the memory that it works in.
 
     Args:
-        layers: The layers, at least one with parameters.
+        parts: The network, with at least one parameter.
+        shape: The shape of a sample.
         batch_size: Samples in a batch.
-        threads: The most threads that share a batch.
+        threads: The most threads that share a batch; one does with batch statistics.
 
     Attributes:
-        inputs: Features of a sample.
+        shape: The shape of a sample.
+        output_shape: The shape of an output.
         outputs: Features of an output.
-        dtype: The dtype of samples and parameters.
+        dtype: The dtype of parameters and outputs.
+        has_dropout: Whether a seed is used.
         params: The parameters.
         grads: The gradient of each parameter.
         address: Where the words are.
         losses: The mean loss of each batch of the last run.
         correct: How many samples of each batch were classified right.
         sizes: How many samples each batch has.
+
+    Raises:
+        ShapeError: If a module has no kernel for samples of the shape, or they do not fit.
     """
 
-    def __init__(self, layers: list[Layer], batch_size: int, threads: int) -> None:
+    def __init__(self, parts: list[Part], shape: Shape, batch_size: int, threads: int) -> None:
         kernels = backend.current().kernels
         assert kernels is not None
+        self.shape = shape
+        self._layers = layers = _placed(parts, shape)
+        self.output_shape = layers[-1].shape
         self.params = [p for layer in layers for p in layer.params if p is not None]
         (dtype,) = {param.dtype for param in self.params}
         self.dtype = dtype
-        self.inputs = inputs = next(layer.inputs for layer in layers if layer.inputs is not None)
         self._threads = threads
-        self._addresses = [param.data_ptr() for param in self.params]
-        sizes = [inputs]
-        for layer in layers:
-            sizes.append(layer.outputs if layer.outputs is not None else sizes[-1])
+        self._addresses = self._current_addresses()
+        self.has_dropout = any(layer.kind == LayerKind.DROPOUT for layer in layers)
+        inputs = math.prod(shape)
+        sizes = [inputs, *(math.prod(layer.shape) for layer in layers)]
         self.outputs = sizes[-1]
         width = max(64, _BLOCK_BYTES // (dtype.itemsize * 2 * sum(sizes)) // 64 * 64)
+        if any(layer.batch_positions for layer in layers):
+            # Statistics of a batch are taken of a block.
+            width, threads = _round_up(batch_size), 1
         block = min(_round_up(batch_size), width)
         threads = max(1, min(threads, -(-batch_size // block)))
 
@@ -159,21 +99,37 @@ class Program:
         words[ProgramWord.X] = at = take(block * inputs)
         widest = block * max(sizes)
         places = (take(widest), take(widest))
+        shortcuts: list[int] = []
         for index, layer in enumerate(layers):
             row = table[index]
             row[LayerWord.KIND] = layer.kind
             row[LayerWord.INPUTS], row[LayerWord.OUTPUTS] = sizes[index], sizes[index + 1]
             row[LayerWord.X] = at
-            row[LayerWord.Y] = at = take(block * sizes[index + 1])
+            if layer.kind != LayerKind.SHORTCUT_START:
+                at = take(block * sizes[index + 1])
+            row[LayerWord.Y] = at
             row[LayerWord.DX], row[LayerWord.DY] = places[index % 2], places[(index + 1) % 2]
+            row[LayerWord.STREAM] = index
+            for word, value in layer.words.items():
+                row[word] = value
+            for place, buffer in enumerate(layer.buffers):
+                row[LayerWord.MEAN + place] = buffer.data_ptr()
             numbers[index, LayerWord.OPTION] = layer.option
+            numbers[index, LayerWord.MOMENTUM] = layer.momentum
             for place, param in enumerate(layer.params):
                 if param is not None:
                     row[LayerWord.WEIGHT + place] = param.data_ptr()
                     row[LayerWord.WEIGHT_GRAD + place] = next(addresses)
-            kept = kernels.layer_kept(table.ctypes.data, index, block, _DTYPES[dtype])
-            row[LayerWord.KEPT] = take(kept)
-        first = next(i for i, layer in enumerate(layers) if layer.params)
+            if layer.kind == LayerKind.SHORTCUT_END:
+                row[LayerWord.KEPT] = shortcuts.pop()
+            else:
+                kept = kernels.layer_kept(table.ctypes.data, index, block, _DTYPES[dtype])
+                row[LayerWord.KEPT] = take(kept)
+            if layer.kind == LayerKind.SHORTCUT_START:
+                shortcuts.append(int(row[LayerWord.KEPT]))
+        first = next(
+            i for i, layer in enumerate(layers) if any(p is not None for p in layer.params)
+        )
         table[: first + 1, LayerWord.DX] = -1
         self._workspace = _aligned(end * threads, dtype)
         self._partials = np.zeros(2 * threads, np.int64)
@@ -189,6 +145,7 @@ class Program:
         words[ProgramWord.GRADS] = self._grads.data_ptr()
         words[ProgramWord.GRADS_SIZE] = size
         words[ProgramWord.INPUTS] = inputs
+        words[ProgramWord.HAS_INDICES] = layers[0].kind == LayerKind.EMBEDDING
         words[ProgramWord.OUTPUTS] = self.outputs
         words[ProgramWord.Y] = table[-1, LayerWord.Y]
         words[ProgramWord.DY] = table[-1, LayerWord.DY]
@@ -200,10 +157,30 @@ class Program:
         """How many batches the last run has trained on, also if it was interrupted."""
         return int(self.words[ProgramWord.DONE])
 
-    def is_current(self, threads: int) -> bool:
-        """Tell whether the parameters still are where they were, and threads as many."""
-        addresses = [param.data_ptr() for param in self.params]
-        return addresses == self._addresses and threads == self._threads
+    def is_current(self, shape: Shape, threads: int) -> bool:
+        """Tell whether all tensors still are where they were, and the rest is the same."""
+        addresses = self._current_addresses()
+        return (addresses, shape, threads) == (self._addresses, self.shape, self._threads)
+
+    def check_batches(self, samples: int, is_training: bool) -> None:
+        """Raise if statistics of a batch would be those of one value.
+
+        Args:
+            samples: How many samples all batches have.
+            is_training: Whether they are trained on.
+
+        Raises:
+            ValueError: If they would.
+        """
+        batch_size = int(self.words[ProgramWord.BATCH])
+        least = min(samples, samples % batch_size or batch_size)
+        for layer in self._layers:
+            is_used = is_training or layer.is_always_batch
+            if is_used and layer.batch_positions * least == 1:
+                raise ValueError(
+                    "Expected more than 1 value per channel when training, got a batch of "
+                    f"{least} sample of {samples} with batch_size={batch_size}"
+                )
 
     def begin(
         self,
@@ -214,6 +191,7 @@ class Program:
         y: Tensor | None = None,
         outputs: Tensor | None = None,
         first_step: int = 0,
+        seed: int = 0,
     ) -> int:
         """Write what a run works on, and return its number of batches.
 
@@ -226,6 +204,7 @@ class Program:
             y: What the samples' outputs should be.
             outputs: Where the outputs go, in the places of the samples; None for nowhere.
             first_step: How many batches came before.
+            seed: Where random numbers begin.
         """
         words = self.words
         batch_size = int(words[ProgramWord.BATCH])
@@ -244,10 +223,33 @@ class Program:
         words.view(np.float64)[ProgramWord.OPTION] = 0 if objective is None else objective.option
         words[ProgramWord.PREDICTIONS] = 0 if outputs is None else outputs.data_ptr()
         words[ProgramWord.FIRST_STEP] = first_step
+        words[ProgramWord.SEED] = seed
         words[ProgramWord.DONE] = 0
         words[ProgramWord.LOSSES] = self.losses.ctypes.data
         words[ProgramWord.CORRECT] = self.correct.ctypes.data
         return steps
+
+    def _current_addresses(self) -> list[int]:
+        buffers = [buffer for layer in self._layers for buffer in layer.buffers]
+        return [tensor.data_ptr() for tensor in [*self.params, *buffers]]
+
+
+def _placed(parts: list[Part], shape: Shape) -> list[Layer]:
+    """Return the layers of parts for samples of a shape."""
+    layers = []
+    for part in parts:
+        try:
+            placed = part.place(shape)
+        except ValueError as error:
+            raise ShapeError(f"{part.path or 'the model'}: {error}") from None
+        if isinstance(placed, Layer):
+            layers.append(placed)
+            shape = placed.shape
+        else:
+            shape = placed
+    if shape != layers[-1].shape:
+        layers[-1] = dataclasses.replace(layers[-1], shape=shape)
+    return layers
 
 
 def _round_up(count: int) -> int:

@@ -2,6 +2,7 @@
 
 from std.utils.numerics import isfinite
 
+from ..core import TextState
 from .callback import Action, Callback, Progress
 
 
@@ -44,6 +45,20 @@ struct EarlyStopping(Callback):
         self.stale = 0
         self.is_stopped = False
 
+    def on_train_begin(mut self, progress: Progress) raises -> Action:
+        """Ends a run at once that it has ended before.
+
+        Args:
+            progress: Where the run is.
+
+        Returns:
+            Whether to stop.
+
+        Raises:
+            Error: Never.
+        """
+        return Action(stops=self.is_stopped)
+
     def on_validation_end(mut self, progress: Progress) raises -> Action:
         """Compares the loss with the best one.
 
@@ -84,3 +99,30 @@ struct EarlyStopping(Callback):
             Error: Never.
         """
         return Action(restores=self.best < Float64.MAX)
+
+    def state_dict(self) -> String:
+        """Writes down what it has seen.
+
+        Returns:
+            Lines `key=value`.
+        """
+        var state = TextState()
+        state.put("best", String(self.best))
+        state.put("stale", String(self.stale))
+        state.put("is_stopped", String(self.is_stopped))
+        return state.text
+
+    def load_state_dict(mut self, text: String) raises:
+        """Goes on where `state_dict` was taken.
+
+        Args:
+            text: What `state_dict` returned.
+
+        Raises:
+            Error: If it is of another callback, or damaged.
+        """
+        var state = TextState(text)
+        var best = Float64(state.get("best"))
+        self.stale = Int(state.get("stale"))
+        self.is_stopped = state.get("is_stopped") == "True"
+        self.best = best

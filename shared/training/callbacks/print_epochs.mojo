@@ -1,13 +1,28 @@
-"""Prints a line for each epoch."""
+"""Prints lines for epochs."""
 
 from std.utils.numerics import isnan
 
 from .callback import Action, Callback, Progress
 
 
-@fieldwise_init
 struct PrintEpochs(Callback):
-    """Prints the losses and accuracies of each epoch."""
+    """Prints the losses and accuracies of epochs."""
+
+    var every: Int
+    """After how many epochs a line is printed; the last epoch always has one."""
+
+    def __init__(out self, *, every: Int = 1) raises:
+        """Sets how often.
+
+        Args:
+            every: After how many epochs a line is printed, at least 1.
+
+        Raises:
+            Error: If it is below 1.
+        """
+        if every < 1:
+            raise Error("every must be at least 1, got ", every)
+        self.every = every
 
     def on_epoch_end(mut self, progress: Progress) raises -> Action:
         """Prints a line.
@@ -21,9 +36,12 @@ struct PrintEpochs(Callback):
         Raises:
             Error: Never.
         """
+        var done = progress.epoch + 1
+        if done % self.every != 0 and done != progress.epochs:
+            return Action()
         var line = String(
             "epoch ",
-            progress.epoch + 1,
+            done,
             "/",
             progress.epochs,
             "  step ",

@@ -82,7 +82,11 @@ struct ProgramWord:
     """Whether gradients are computed; written here."""
     comptime DONE = 30
     """How many batches were trained on; written here after each one."""
-    comptime END = 31
+    comptime SEED = 31
+    """Where the random numbers of the epoch begin."""
+    comptime HAS_INDICES = 32
+    """Whether the inputs are int64, and become numbers of the dtype."""
+    comptime END = 33
     """Number of words."""
 
 
@@ -247,6 +251,7 @@ def _run_parts[
                     grad_shift=thread
                     * program.word(ProgramWord.GRADS_SIZE)
                     * size_of[dtype](),
+                    seed=program.word(ProgramWord.SEED),
                 ),
             )
             outcome.loss += part.loss
@@ -305,6 +310,9 @@ def _gather[
     # Sample by sample, so that each is one run of memory, and then feature by feature.
     comptime width = simd_width_of[dtype]()
     var features = program.word(ProgramWord.INPUTS)
+    if program.word(ProgramWord.HAS_INDICES) != 0:
+        _gather_indices[dtype](program, workspace, order, block)
+        return
     var data = Elements[dtype](
         unsafe_from_address=program.word(ProgramWord.DATA)
     )
@@ -331,6 +339,20 @@ def _gather[
         block.samples,
         features,
     )
+
+
+def _gather_indices[
+    dtype: DType
+](program: Program, workspace: Elements[dtype], order: Words, block: Block):
+    var features = program.word(ProgramWord.INPUTS)
+    var data = words_at(program.word(ProgramWord.DATA))
+    var x = workspace.unsafe_offset(program.word(ProgramWord.X))
+    for s in range(block.samples):
+        var source = data.unsafe_offset(Int(order[unsafe_offset=s]) * features)
+        for f in range(features):
+            x[unsafe_offset=f * block.stride + s] = Scalar[dtype](
+                source[unsafe_offset=f]
+            )
 
 
 def _scatter[

@@ -11,9 +11,14 @@ from .activations import (
     Tanh,
     TanhGELU,
 )
+from .batch_norm import BatchNorm
 from .block import Block
+from .conv2d import Conv2d
 from .dataset import Dataset
-from .layer import Layer, ParameterSpec
+from .dropout import Dropout
+from .embedding import Embedding
+from .layer import Layer, ParameterLabel, ParameterSpec
+from .layer_norm import LayerNorm
 from .linear import Linear
 from .network import Network
 from .objectives import (
@@ -30,4 +35,6 @@ from .objectives import (
     SquaredError,
     Targets,
 )
+from .pooling import AvgPool2d, MaxPool2d
 from .sequential import Residual, Sequential
+from .window import Window

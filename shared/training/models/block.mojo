@@ -23,3 +23,5 @@ struct Block(ImplicitlyCopyable, Movable):
     """Whether gradients of parameters are added to what is there."""
     var grad_shift: Int
     """Bytes from the gradients that a layer knows to those of this thread."""
+    var seed: Int
+    """Where the random numbers begin."""

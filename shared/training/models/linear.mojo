@@ -12,7 +12,7 @@ from ..core.matmul import (
 )
 from ..core.memory import Elements
 from .block import Block
-from .layer import Layer, ParameterSpec
+from .layer import Layer, ParameterLabel, ParameterSpec
 
 comptime NARROW = 8
 """Up to so many inputs, the weight's gradient is taken by dot products over samples: fewer
@@ -73,6 +73,21 @@ struct Linear[scalar: DType](ImplicitlyCopyable, Layer):
         if index == 0:
             return ParameterSpec(self.out_features, self.in_features, bound)
         return ParameterSpec(1, self.out_features, bound)
+
+    def label(self, index: Int) -> ParameterLabel:
+        """Names a parameter tensor for files.
+
+        Args:
+            index: 0 for the weight, 1 for the bias.
+
+        Returns:
+            Its name, and its shape.
+        """
+        if index == 0:
+            return ParameterLabel(
+                "weight", [self.out_features, self.in_features]
+            )
+        return ParameterLabel("bias", [self.out_features])
 
     def bind(mut self, index: Int, value: Int, grad: Int):
         """Tells the layer where a parameter tensor lies.

@@ -1,6 +1,6 @@
 """A model with all the memory that it works in."""
 
-from std.random import random_float64, seed as set_seed
+from std.random import randn_float64, random_float64, seed as set_seed
 from std.sys import simd_width_of
 
 from ..core.matmul import Matrix, padded, transpose
@@ -8,7 +8,7 @@ from ..core.memory import Elements, words_at
 from ..optimizers import Parameter
 from .block import Block
 from .dataset import Dataset
-from .layer import Layer
+from .layer import Layer, ParameterSpec
 from .objectives import Objective, Outcome, Targets
 
 
@@ -26,8 +26,12 @@ struct Network[Model: Layer](Movable):
     """The model."""
     var parameters: List[Parameter[Self.dtype]]
     """Its parameters, in its order."""
+    var buffers: List[List[Scalar[Self.dtype]]]
+    """What its layers write in training, such as running means, in its order."""
     var batch_size: Int
     """The most samples of a batch."""
+    var seed: Int
+    """Where the random numbers begin."""
     var _workspace: List[Scalar[Self.dtype]]
 
     def __init__(
@@ -47,18 +51,17 @@ struct Network[Model: Layer](Movable):
             raise Error("batch_size must be at least 1, got ", batch_size)
         self.model = model^
         self.batch_size = batch_size
+        self.seed = seed
         self.parameters = []
+        self.buffers = []
         self._workspace = []
         set_seed(seed)
         for i in range(self.model.parameters()):
-            var spec = self.model.parameter(i)
-            var value = List[Scalar[Self.dtype]](length=spec.size(), fill=0)
-            for j in range(len(value)):
-                var number = -spec.bound
-                if spec.bound > 0:
-                    number = random_float64(-spec.bound, spec.bound)
-                value[j] = number.cast[Self.dtype]()
-            self.parameters.append(Parameter(value^))
+            self.parameters.append(
+                Parameter(_draw[Self.dtype](self.model.parameter(i)))
+            )
+        for i in range(self.model.buffers()):
+            self.buffers.append(_draw[Self.dtype](self.model.buffer(i)))
         var stride = padded[Self.dtype](batch_size)
         var size = stride * (
             2 * self.model.inputs() + 2 * self.model.outputs()
@@ -68,7 +71,7 @@ struct Network[Model: Layer](Movable):
         self.bind()
 
     def bind(mut self):
-        """Tells the model where its parameters lie; needed when one was replaced."""
+        """Tells the model where its tensors lie; needed when one was replaced."""
         for i in range(len(self.parameters)):
             ref parameter = self.parameters[i]
             self.model.bind(
@@ -76,6 +79,8 @@ struct Network[Model: Layer](Movable):
                 Int(parameter.value.unsafe_ptr()),
                 Int(parameter.grad.unsafe_ptr()),
             )
+        for i in range(len(self.buffers)):
+            self.model.bind_buffer(i, Int(self.buffers[i].unsafe_ptr()))
 
     def forward(
         mut self,
@@ -227,6 +232,7 @@ struct Network[Model: Layer](Movable):
             is_training=is_training,
             accumulates=False,
             grad_shift=0,
+            seed=self.seed,
         )
 
     def _place(mut self, index: Int) -> Elements[Self.dtype]:
@@ -244,3 +250,16 @@ struct Network[Model: Layer](Movable):
         return Elements[Self.dtype](
             unsafe_from_address=Int(self._workspace.unsafe_ptr())
         ).unsafe_offset(starts[index])
+
+
+def _draw[dtype: DType](spec: ParameterSpec) -> List[Scalar[dtype]]:
+    var value = List[Scalar[dtype]](length=spec.size(), fill=0)
+    for i in range(len(value)):
+        var number = -spec.bound
+        if spec.deviation > 0:
+            number = randn_float64(0, spec.deviation)
+        elif spec.bound > 0:
+            number = random_float64(-spec.bound, spec.bound)
+        if i // spec.columns != spec.zeros:
+            value[i] = number.cast[dtype]()
+    return value^

@@ -4,7 +4,7 @@ from std.sys import simd_width_of
 
 from ..core.memory import Elements
 from .block import Block
-from .layer import Layer, ParameterSpec
+from .layer import Layer, ParameterLabel, ParameterSpec
 
 
 struct Sequential[*Layers: Layer](Layer):
@@ -58,6 +58,25 @@ struct Sequential[*Layers: Layer](Layer):
             rest -= count
         return ParameterSpec(0, 0, 0)
 
+    def label(self, index: Int) -> ParameterLabel:
+        """Names a parameter tensor for files: `0.weight`, `0.bias`, `2.weight`.
+
+        Args:
+            index: Which one, counted through the layers.
+
+        Returns:
+            Its name behind the number of its layer, and its shape.
+        """
+        var rest = index
+        comptime for i in range(Self.COUNT):
+            var count = self.layers[i].parameters()
+            if 0 <= rest < count:
+                var label = self.layers[i].label(rest)
+                label.name = String(i, ".", label.name)
+                return label^
+            rest -= count
+        return ParameterLabel("", [])
+
     def bind(mut self, index: Int, value: Int, grad: Int):
         """Tells the layer whose it is where a parameter tensor lies.
 
@@ -71,6 +90,67 @@ struct Sequential[*Layers: Layer](Layer):
             var count = self.layers[i].parameters()
             if 0 <= rest < count:
                 self.layers[i].bind(rest, value, grad)
+            rest -= count
+
+    def buffers(self) -> Int:
+        """Counts the tensors that the layers write.
+
+        Returns:
+            Those of all layers.
+        """
+        var count = 0
+        comptime for i in range(Self.COUNT):
+            count += self.layers[i].buffers()
+        return count
+
+    def buffer(self, index: Int) -> ParameterSpec:
+        """Describes a tensor that a layer writes.
+
+        Args:
+            index: Which one, counted through the layers.
+
+        Returns:
+            Its size, and how it begins.
+        """
+        var rest = index
+        comptime for i in range(Self.COUNT):
+            var count = self.layers[i].buffers()
+            if 0 <= rest < count:
+                return self.layers[i].buffer(rest)
+            rest -= count
+        return ParameterSpec(0, 0, 0)
+
+    def buffer_label(self, index: Int) -> ParameterLabel:
+        """Names a tensor that a layer writes for files: `1.running_mean`.
+
+        Args:
+            index: Which one, counted through the layers.
+
+        Returns:
+            Its name behind the number of its layer, and its shape.
+        """
+        var rest = index
+        comptime for i in range(Self.COUNT):
+            var count = self.layers[i].buffers()
+            if 0 <= rest < count:
+                var label = self.layers[i].buffer_label(rest)
+                label.name = String(i, ".", label.name)
+                return label^
+            rest -= count
+        return ParameterLabel("", [])
+
+    def bind_buffer(mut self, index: Int, value: Int):
+        """Tells the layer whose it is where a tensor lies.
+
+        Args:
+            index: Which one, counted through the layers.
+            value: Address of its first element.
+        """
+        var rest = index
+        comptime for i in range(Self.COUNT):
+            var count = self.layers[i].buffers()
+            if 0 <= rest < count:
+                self.layers[i].bind_buffer(rest, value)
             rest -= count
 
     def inputs(self) -> Int:
@@ -244,6 +324,19 @@ struct Residual[Inner: Layer](Layer):
         """
         return self.inner.parameter(index)
 
+    def label(self, index: Int) -> ParameterLabel:
+        """Names a parameter tensor for files.
+
+        Args:
+            index: Which one.
+
+        Returns:
+            Its name behind `inner.`, and its shape.
+        """
+        var label = self.inner.label(index)
+        label.name = "inner." + label.name
+        return label^
+
     def bind(mut self, index: Int, value: Int, grad: Int):
         """Tells the layer where a parameter tensor lies.
 
@@ -253,6 +346,47 @@ struct Residual[Inner: Layer](Layer):
             grad: Address of that of its gradient.
         """
         self.inner.bind(index, value, grad)
+
+    def buffers(self) -> Int:
+        """Counts the tensors that the layer writes.
+
+        Returns:
+            Those of the layer.
+        """
+        return self.inner.buffers()
+
+    def buffer(self, index: Int) -> ParameterSpec:
+        """Describes a tensor that the layer writes.
+
+        Args:
+            index: Which one.
+
+        Returns:
+            Its size, and how it begins.
+        """
+        return self.inner.buffer(index)
+
+    def buffer_label(self, index: Int) -> ParameterLabel:
+        """Names a tensor that the layer writes for files.
+
+        Args:
+            index: Which one.
+
+        Returns:
+            Its name behind `inner.`, and its shape.
+        """
+        var label = self.inner.buffer_label(index)
+        label.name = "inner." + label.name
+        return label^
+
+    def bind_buffer(mut self, index: Int, value: Int):
+        """Tells the layer where a tensor that it writes lies.
+
+        Args:
+            index: Which one.
+            value: Address of its first element.
+        """
+        self.inner.bind_buffer(index, value)
 
     def inputs(self) -> Int:
         """Counts the features of an input.

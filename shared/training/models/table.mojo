@@ -16,8 +16,13 @@ from .activations import (
     Tanh,
     TanhGELU,
 )
+from .batch_norm import BatchNorm
 from .block import Block
+from .conv2d import Conv2d
+from .dropout import Dropout
+from .embedding import Embedding
 from .layer import Layer
+from .layer_norm import LayerNorm
 from .linear import Linear
 from .objectives import (
     BinaryCrossEntropy,
@@ -31,6 +36,9 @@ from .objectives import (
     SquaredError,
     Targets,
 )
+from .pooling import AvgPool2d, MaxPool2d
+from .shortcut import ShortcutEnd, ShortcutStart
+from .window import Window
 
 
 struct LayerKind:
@@ -52,7 +60,25 @@ struct LayerKind:
     """`GELU`."""
     comptime GELU_TANH = 7
     """`TanhGELU`."""
-    comptime END = 8
+    comptime LAYER_NORM = 8
+    """`LayerNorm`; its option is eps."""
+    comptime BATCH_NORM = 9
+    """`BatchNorm`; its option is eps."""
+    comptime DROPOUT = 10
+    """`Dropout`; its option is p."""
+    comptime EMBEDDING = 11
+    """`Embedding`."""
+    comptime CONV2D = 12
+    """`Conv2d`."""
+    comptime MAX_POOL2D = 13
+    """`MaxPool2d`."""
+    comptime AVG_POOL2D = 14
+    """`AvgPool2d`; its option is 1 if padding counts, otherwise 0."""
+    comptime SHORTCUT_START = 15
+    """`ShortcutStart`."""
+    comptime SHORTCUT_END = 16
+    """`ShortcutEnd`."""
+    comptime END = 17
     """Number of kinds."""
 
 
@@ -85,7 +111,43 @@ struct LayerWord:
     """Address of the bias's gradient."""
     comptime OPTION = 12
     """A float64."""
-    comptime END = 13
+    comptime MEAN = 13
+    """Address of the running means, or 0."""
+    comptime VARIANCE = 14
+    """Address of the running variances, or 0."""
+    comptime BATCHES = 15
+    """Address of the number of batches in them, or 0."""
+    comptime MOMENTUM = 16
+    """A float64, the weight of a new batch in them; negative for a mean of all."""
+    comptime CHANNELS = 17
+    """Channels of an input."""
+    comptime HEIGHT = 18
+    """Rows of an image."""
+    comptime WIDTH = 19
+    """Columns of an image."""
+    comptime OUT_HEIGHT = 20
+    """Places of a window from top to bottom."""
+    comptime OUT_WIDTH = 21
+    """Places of a window from left to right."""
+    comptime KERNEL_HEIGHT = 22
+    """Rows of a window."""
+    comptime KERNEL_WIDTH = 23
+    """Columns of a window."""
+    comptime STRIDE_HEIGHT = 24
+    """Rows from a place to the one below."""
+    comptime STRIDE_WIDTH = 25
+    """Columns from a place to the next."""
+    comptime PADDING_HEIGHT = 26
+    """Rows above an image."""
+    comptime PADDING_WIDTH = 27
+    """Columns left of an image."""
+    comptime ENTRIES = 28
+    """Rows of an embedding."""
+    comptime PADDING_INDEX = 29
+    """The row that gets no gradient, or -1."""
+    comptime STREAM = 30
+    """Tells the dropouts from each other."""
+    comptime END = 31
     """Number of words."""
 
 
@@ -147,16 +209,15 @@ struct _Visit[dtype: DType](ImplicitlyCopyable, Movable):
 def _visit[dtype: DType](visit: _Visit[dtype]) -> Int:
     var words = visit.words
     var kind = Int(words[unsafe_offset=LayerWord.KIND])
+    var inputs = _word(words, LayerWord.INPUTS)
+    var outputs = _word(words, LayerWord.OUTPUTS)
+    var weight = _word(words, LayerWord.WEIGHT)
+    var bias = _word(words, LayerWord.BIAS)
+    var weight_grad = _word(words, LayerWord.WEIGHT_GRAD)
+    var bias_grad = _word(words, LayerWord.BIAS_GRAD)
     if kind == LayerKind.LINEAR:
         return visit.run(
-            Linear[dtype](
-                Int(words[unsafe_offset=LayerWord.INPUTS]),
-                Int(words[unsafe_offset=LayerWord.OUTPUTS]),
-                Int(words[unsafe_offset=LayerWord.WEIGHT]),
-                Int(words[unsafe_offset=LayerWord.BIAS]),
-                Int(words[unsafe_offset=LayerWord.WEIGHT_GRAD]),
-                Int(words[unsafe_offset=LayerWord.BIAS_GRAD]),
-            )
+            Linear[dtype](inputs, outputs, weight, bias, weight_grad, bias_grad)
         )
     if kind == LayerKind.RELU:
         return _visit_elementwise(visit, ReLU())
@@ -170,7 +231,81 @@ def _visit[dtype: DType](visit: _Visit[dtype]) -> Int:
         return _visit_elementwise(visit, SiLU())
     if kind == LayerKind.GELU:
         return _visit_elementwise(visit, GELU())
-    return _visit_elementwise(visit, TanhGELU())
+    if kind == LayerKind.GELU_TANH:
+        return _visit_elementwise(visit, TanhGELU())
+    if kind == LayerKind.LAYER_NORM:
+        return visit.run(
+            LayerNorm[dtype](
+                inputs, _option(words), weight, bias, weight_grad, bias_grad
+            )
+        )
+    if kind == LayerKind.BATCH_NORM:
+        var channels = _word(words, LayerWord.CHANNELS)
+        return visit.run(
+            BatchNorm[dtype](
+                channels,
+                inputs // channels,
+                _option(words),
+                words.unsafe_bitcast[Float64]()[
+                    unsafe_offset=LayerWord.MOMENTUM
+                ],
+                weight,
+                bias,
+                weight_grad,
+                bias_grad,
+                _word(words, LayerWord.MEAN),
+                _word(words, LayerWord.VARIANCE),
+                _word(words, LayerWord.BATCHES),
+            )
+        )
+    if kind == LayerKind.DROPOUT:
+        return visit.run(
+            Dropout[dtype](
+                inputs, _option(words), _word(words, LayerWord.STREAM)
+            )
+        )
+    if kind == LayerKind.EMBEDDING:
+        return visit.run(
+            Embedding[dtype](
+                inputs,
+                _word(words, LayerWord.ENTRIES),
+                outputs // inputs,
+                _word(words, LayerWord.PADDING_INDEX),
+                weight,
+                weight_grad,
+            )
+        )
+    if kind == LayerKind.SHORTCUT_START:
+        return visit.run(ShortcutStart[dtype](inputs))
+    if kind == LayerKind.SHORTCUT_END:
+        return visit.run(ShortcutEnd[dtype](inputs))
+    var window = Window(
+        _word(words, LayerWord.CHANNELS),
+        _word(words, LayerWord.HEIGHT),
+        _word(words, LayerWord.WIDTH),
+        _word(words, LayerWord.OUT_HEIGHT),
+        _word(words, LayerWord.OUT_WIDTH),
+        _word(words, LayerWord.KERNEL_HEIGHT),
+        _word(words, LayerWord.KERNEL_WIDTH),
+        _word(words, LayerWord.STRIDE_HEIGHT),
+        _word(words, LayerWord.STRIDE_WIDTH),
+        _word(words, LayerWord.PADDING_HEIGHT),
+        _word(words, LayerWord.PADDING_WIDTH),
+    )
+    if kind == LayerKind.CONV2D:
+        return visit.run(
+            Conv2d[dtype](
+                window,
+                outputs // window.places(),
+                weight,
+                bias,
+                weight_grad,
+                bias_grad,
+            )
+        )
+    if kind == LayerKind.MAX_POOL2D:
+        return visit.run(MaxPool2d[dtype](window))
+    return visit.run(AvgPool2d[dtype](window, _option(words) != 0))
 
 
 @always_inline
@@ -179,6 +314,11 @@ def _visit_elementwise[
 ](visit: _Visit[dtype], function: Function) -> Int:
     var features = Int(visit.words[unsafe_offset=LayerWord.INPUTS])
     return visit.run(Elementwise[dtype, Function](features, function))
+
+
+@always_inline
+def _word(words: Words, index: Int) -> Int:
+    return Int(words[unsafe_offset=index])
 
 
 @always_inline

@@ -18,7 +18,7 @@ from .muon import MuonMomentum
 from .nadam import NAdam
 from .lamb import LAMB
 from .lars import LARS
-from .optimizer import Optimizer, Parameter
+from .optimizer import Optimizer, OptimizerState, Parameter
 from .radam import RAdam
 from .rmsprop import RMSprop
 from .rprop import Rprop

@@ -1,5 +1,7 @@
 """The optimizer of Mojo programs: applies a rule and owns its state."""
 
+from std.sys import size_of
+
 from ..core import (
     Context,
     Executor,
@@ -37,6 +39,24 @@ struct Parameter[dtype: DType = DType.float32](Movable):
         """
         self.grad = List[Scalar[Self.dtype]](length=len(value), fill=0)
         self.value = value^
+
+
+@fieldwise_init
+struct OptimizerState[dtype: DType](Copyable, Movable):
+    """What an optimizer goes on from.
+
+    Parameters:
+        dtype: The dtype of the state tensors.
+    """
+
+    var hyperparameters: List[Float64]
+    """The fields of the rule, in their order."""
+    var steps: List[Float32]
+    """How many steps each parameter has had; empty before the first."""
+    var scalars: List[Float32]
+    """The states with one element, parameter by parameter."""
+    var tensors: List[List[Scalar[Self.dtype]]]
+    """The state tensors, parameter by parameter."""
 
 
 struct Optimizer[
@@ -100,6 +120,76 @@ struct Optimizer[
             value: The learning rate of the next step.
         """
         self.rule.set_learning_rate(value)
+
+    def state_dict(self) -> OptimizerState[Self.dtype]:
+        """Copies the state.
+
+        Returns:
+            The state.
+        """
+        var rule = self.rule
+        var fields = Pointer(to=rule).unsafe_bitcast[Float64]()
+        var hyperparameters = List[Float64]()
+        for i in range(size_of[Self.Rule]() // size_of[Float64]()):
+            hyperparameters.append(fields[unsafe_offset=i])
+        return OptimizerState[Self.dtype](
+            hyperparameters^,
+            self._steps.copy(),
+            self._scalars.copy(),
+            self._state.copy(),
+        )
+
+    def load_state_dict(
+        mut self,
+        var state: OptimizerState[Self.dtype],
+        parameters: List[Parameter[Self.dtype]],
+    ) raises:
+        """Goes on where `state_dict` was taken.
+
+        Args:
+            state: What `state_dict` returned.
+            parameters: The parameters of the steps to come.
+
+        Raises:
+            Error: If it is the state of another rule, or of other parameters;
+                nothing is changed then.
+        """
+        comptime states = Self.Rule.Update.STATES
+        var count = len(parameters) if len(state.steps) > 0 else 0
+        if (
+            len(state.hyperparameters) * size_of[Float64]()
+            != size_of[Self.Rule]()
+            or len(state.scalars) != len(state.steps) * Self.Rule.SCALARS
+            or len(state.tensors) != len(state.steps) * states
+        ):
+            raise Error("the state is of an optimizer of another rule")
+        if len(state.steps) != count:
+            raise Error(
+                "the state must be of ",
+                len(parameters),
+                " parameters, got ",
+                len(state.steps),
+            )
+        for i in range(len(state.tensors)):
+            var numel = len(parameters[i // states].value)
+            if len(state.tensors[i]) != numel:
+                raise Error(
+                    "the state of parameters[",
+                    i // states,
+                    "] must have ",
+                    numel,
+                    " elements, got ",
+                    len(state.tensors[i]),
+                )
+        var rule = self.rule
+        var fields = Pointer(to=rule).unsafe_bitcast[Float64]()
+        for i in range(len(state.hyperparameters)):
+            fields[unsafe_offset=i] = state.hyperparameters[i]
+        self.rule = rule
+        self._create_tables(count)
+        self._steps = state.steps.copy()
+        self._scalars = state.scalars.copy()
+        self._state = state.tensors.copy()
 
     def step(mut self, mut parameters: List[Parameter[Self.dtype]]) raises:
         """Updates every parameter by its gradient.
@@ -188,10 +278,11 @@ struct Optimizer[
             for s in range(Self.Rule.SCALARS):
                 self._scalars.append(self.rule.initial_scalar(s))
         self._steps = List[Float32](length=len(parameters), fill=0)
-        self._table = List[Int64](length=len(parameters) * RowWord.END, fill=0)
-        self._records = List[Int64](
-            length=len(parameters) * RECORD_WORDS, fill=0
-        )
+        self._create_tables(len(parameters))
+
+    def _create_tables(mut self, tensors: Int):
+        self._table = List[Int64](length=tensors * RowWord.END, fill=0)
+        self._records = List[Int64](length=tensors * RECORD_WORDS, fill=0)
 
     def _write_context(mut self, tensors: Int, blocks: Int, elements: Int):
         self._context[ContextWord.TABLE] = Int64(Int(self._table.unsafe_ptr()))

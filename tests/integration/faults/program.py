@@ -177,6 +177,12 @@ def run(directory: Path | None, stop_at: int | None = None, **variant: Any) -> d
     return outcome(trainer)
 
 
+def is_over(directory: Path, **variant: Any) -> bool:
+    """Tell whether the run of a directory has had all its updates."""
+    trainer = make_trainer(directory, resume="auto", **variant)
+    return trainer._run.is_complete or trainer.history.stop_reason is not None
+
+
 def run_slowly(directory: Path, began: Path, **variant: Any) -> dict[str, str]:
     """Train to the end as `run` does, slowly enough to be hit by a signal anywhere.
 

@@ -43,6 +43,14 @@ struct Recorder(Callback):
         self.events.append(String("step ", progress.step))
         return Action(stops=progress.step == self.stop_at)
 
+    def on_batch_begin(mut self, progress: Progress) raises -> Action:
+        self.events.append(String("batch ", progress.batch))
+        return Action()
+
+    def on_validation_begin(mut self, progress: Progress) raises -> Action:
+        self.events.append("validates")
+        return Action()
+
     def on_validation_end(mut self, progress: Progress) raises -> Action:
         self.events.append("validated")
         return Action()
@@ -92,6 +100,25 @@ def test_a_line_is_found() raises:
     assert_equal(len(trainer.history), 200)
 
 
+def test_epochs_are_updates_by_their_batches() raises:
+    var data = make_data(10)
+    var trainer = make_trainer(0.1)
+    var nobody = Callbacks(())
+    trainer.train(data, nobody, epochs=3, seed=7)
+    var plain = make_trainer(0.1)
+    var batches = Batches(10, 4, seed=7)
+    for epoch in range(3):
+        batches.begin_epoch(epoch)
+        for index in range(batches.count()):
+            _ = plain.network.gradient(data, batches.batch(index), plain.loss)
+            plain.optimizer.step(plain.network.parameters)
+    for i in range(2):
+        assert_equal(
+            trainer.network.parameters[i].value,
+            plain.network.parameters[i].value,
+        )
+
+
 def test_hooks_are_called_in_order() raises:
     var data = make_data(10)
     var trainer = make_trainer(0.1)
@@ -100,14 +127,21 @@ def test_hooks_are_called_in_order() raises:
     var expected: List[String] = [
         "train",
         "epoch 0",
+        "batch 0",
         "step 1",
+        "batch 1",
         "step 2",
+        "batch 2",
         "step 3",
+        "validates",
         "validated",
         "epoch ends",
         "epoch 1",
+        "batch 0",
         "step 4",
+        "batch 1",
         "step 5",
+        "validates",
         "validated",
         "epoch ends",
         "train ends",
@@ -137,8 +171,8 @@ def test_batches_hold_each_sample_once() raises:
     var batches = Batches(10, 4, seed=5)
     assert_equal(batches.count(), 3)
     var orders: List[List[Int64]] = []
-    for _ in range(2):
-        batches.begin_epoch()
+    for epoch in range(2):
+        batches.begin_epoch(epoch)
         var seen: List[Int64] = []
         for index in range(3):
             var batch = batches.batch(index)
@@ -150,9 +184,13 @@ def test_batches_hold_each_sample_once() raises:
         for i in range(10):
             assert_equal(seen[i], Int64(i))
     assert_true(orders[0] != orders[1])
+    # Orders depend on nothing that came before.
     var again = Batches(10, 4, seed=5)
-    again.begin_epoch()
-    assert_equal(again.order, orders[0])
+    again.begin_epoch(1)
+    assert_equal(again.order, orders[1])
+    again = Batches(10, 4, seed=6)
+    again.begin_epoch(1)
+    assert_true(again.order != orders[1])
 
 
 def test_a_loss_that_is_not_finite_ends_the_run() raises:

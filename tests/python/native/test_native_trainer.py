@@ -176,14 +176,14 @@ def test_accuracy_evaluation_and_prediction() -> None:
 
 def test_numpy_arrays_are_read_where_they_are() -> None:
     torch.manual_seed(0)
-    model = mlp(6, 20, 2).double()
+    model = nn.Sequential(nn.Flatten(), mlp(6, 20, 2)).double()
     x, y = np.random.default_rng(0).normal(size=(40, 2, 3)), np.zeros((40, 2))
     trainer = NativeTrainer(
         model, loss="mse", optimizer=SGD(model.parameters(), lr=0.1), batch_size=16
     )
     first = trainer.train_epoch(x, y)["loss"]
     assert trainer.train_epoch(x, y)["loss"] < first
-    expected = model(torch.from_numpy(x).flatten(1))
+    expected = model(torch.from_numpy(x))
     torch.testing.assert_close(trainer.predict(x), expected.detach())
 
 
@@ -309,7 +309,7 @@ def test_bad_arguments_are_named() -> None:
     for arguments, message in [
         ((x.double(), y), "x must hold at least one sample in torch.float32"),
         ((x[:0], y[:0]), "x must hold at least one sample"),
-        ((x[:, :3], y), "x must have 4 features a sample"),
+        ((x[:, :3], y), r"0: Linear takes 4 features, got samples of shape \(3,\)"),
         ((x, y[:9]), "y must hold a class index for each of the 10 samples"),
         ((x, y.float()), "y must hold a class index"),
         ((x, bad), r"y\[7\] is 3, must be a class in \[0, 3\)"),
