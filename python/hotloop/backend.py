@@ -44,6 +44,9 @@ LAYOUT = {
     "handle": layout.HandleWord.END,
     "runtime": Runtime.WORDS,
     "kernels": len(layout.KERNELS),
+    "program": layout.ProgramWord.END,
+    "layer": layout.LayerWord.END,
+    "layer kinds": layout.LayerKind.END,
 }
 
 #: The numbers of the dtypes that functions of the extension read, other than in plans.

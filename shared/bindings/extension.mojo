@@ -11,6 +11,8 @@ from shared.training.core.table import (
     ContextWord,
     RowWord,
 )
+from shared.training.loops import ProgramWord
+from shared.training.models.table import LayerKind, LayerWord
 
 from shared.bindings.counts import add_count_functions
 from shared.bindings.curves import add_curve_functions
@@ -31,7 +33,7 @@ from shared.bindings.rows import add_row_functions
 from shared.bindings.torch import RuntimeWord, Torch
 
 
-comptime LAYOUT_WORDS = 9
+comptime LAYOUT_WORDS = 12
 
 
 def _layout(self_: Int, args: Words, count: Int) abi("C") -> Int:
@@ -50,6 +52,9 @@ def _layout(self_: Int, args: Words, count: Int) abi("C") -> Int:
     out[unsafe_offset=6] = HandleWord.END
     out[unsafe_offset=7] = RuntimeWord.END
     out[unsafe_offset=8] = Kernel.END
+    out[unsafe_offset=9] = ProgramWord.END
+    out[unsafe_offset=10] = LayerWord.END
+    out[unsafe_offset=11] = LayerKind.END
     return new_int(LAYOUT_WORDS)
 
 

@@ -69,7 +69,7 @@ class Program:
         inputs = math.prod(shape)
         sizes = [inputs, *(math.prod(layer.shape) for layer in layers)]
         self.outputs = sizes[-1]
-        width = max(64, _BLOCK_BYTES // (dtype.itemsize * 2 * sum(sizes)) // 64 * 64)
+        width = _block_width(sizes, self.params, batch_size, threads)
         if any(layer.batch_positions for layer in layers):
             # Statistics of a batch are taken of a block.
             width, threads = _round_up(batch_size), 1
@@ -250,6 +250,18 @@ def _placed(parts: list[Part], shape: Shape) -> list[Layer]:
     if shape != layers[-1].shape:
         layers[-1] = dataclasses.replace(layers[-1], shape=shape)
     return layers
+
+
+def _block_width(sizes: list[int], params: list[Tensor], batch_size: int, threads: int) -> int:
+    """Return how many samples go through the network together, at least 64.
+
+    What they leave should stay in the cache. But each block reads and writes all gradients: they
+    should be no more than that, as long as there is a block for each thread.
+    """
+    features = sum(sizes)
+    cached = _BLOCK_BYTES // (params[0].element_size() * 2 * features)
+    balanced = min(sum(param.numel() for param in params) // features, -(-batch_size // threads))
+    return max(64, cached // 64 * 64, balanced // 64 * 64)
 
 
 def _round_up(count: int) -> int:

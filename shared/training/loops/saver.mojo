@@ -4,12 +4,12 @@ from std.reflection import reflect
 
 from ..checkpoint import TensorFile
 from ..core import UpdateRule
-from ..models import Layer, Network
+from ..models import Layer, Network, ParameterLabel
 from ..optimizers import Optimizer, OptimizerState
 from .validation_loop import EpochValues
 
 comptime MODEL = "model."
-"""Before the names of the model's parameters."""
+"""Before the names of the model's parameters and buffers."""
 
 comptime KEPT = "kept."
 """Before the names of a copy of them that was kept."""
@@ -21,7 +21,51 @@ comptime HISTORY = "history"
 """The name of what was measured in each epoch."""
 
 
-def put_parameters[
+def copy_tensors[
+    Model: Layer
+](network: Network[Model]) -> List[List[Scalar[Model.dtype]]]:
+    """Copies what a network has learnt: its parameters, and its buffers behind them.
+
+    Parameters:
+        Model: The type of the model.
+
+    Args:
+        network: The network.
+
+    Returns:
+        The elements of each tensor.
+    """
+    var result = List[List[Scalar[Model.dtype]]]()
+    for i in range(len(network.parameters)):
+        result.append(network.parameters[i].value.copy())
+    for i in range(len(network.buffers)):
+        result.append(network.buffers[i].copy())
+    return result^
+
+
+def place_tensors[
+    Model: Layer
+](mut network: Network[Model], values: List[List[Scalar[Model.dtype]]]):
+    """Puts back what `copy_tensors` returned.
+
+    Parameters:
+        Model: The type of the model.
+
+    Args:
+        network: The network.
+        values: The elements of each tensor; none to leave all as it is.
+    """
+    # Layers know the addresses, so that elements are written, and not lists.
+    var parameters = len(network.parameters)
+    for i in range(len(values)):
+        for j in range(len(values[i])):
+            if i < parameters:
+                network.parameters[i].value[j] = values[i][j]
+            else:
+                network.buffers[i - parameters][j] = values[i][j]
+
+
+def put_tensors[
     Model: Layer
 ](
     mut file: TensorFile,
@@ -29,7 +73,7 @@ def put_parameters[
     values: List[List[Scalar[Model.dtype]]],
     prefix: String,
 ) raises:
-    """Adds a tensor for each parameter.
+    """Adds what `copy_tensors` returned.
 
     Parameters:
         Model: The type of the model.
@@ -37,23 +81,23 @@ def put_parameters[
     Args:
         file: The file.
         network: The network, which knows names and shapes.
-        values: The elements of each parameter.
+        values: The elements of each tensor, or none.
         prefix: What names begin with.
 
     Raises:
-        Error: If two parameters have one name.
+        Error: If two tensors have one name.
     """
     for i in range(len(values)):
-        var label = network.model.label(i)
+        var label = _label(network, i)
         file.put[Model.dtype](prefix + label.name, values[i], label.shape)
 
 
-def get_parameters[
+def get_tensors[
     Model: Layer
 ](file: TensorFile, network: Network[Model], prefix: String) raises -> List[
     List[Scalar[Model.dtype]]
 ]:
-    """Copies the tensors of all parameters.
+    """Reads what `put_tensors` added.
 
     Parameters:
         Model: The type of the model.
@@ -64,14 +108,14 @@ def get_parameters[
         prefix: What names begin with.
 
     Returns:
-        The elements of each parameter.
+        The elements of each tensor.
 
     Raises:
         Error: If one is not there, or is of another shape or dtype.
     """
     var result = List[List[Scalar[Model.dtype]]]()
-    for i in range(network.model.parameters()):
-        var label = network.model.label(i)
+    for i in range(len(network.parameters) + len(network.buffers)):
+        var label = _label(network, i)
         result.append(file.get[Model.dtype](prefix + label.name, label.shape))
     return result^
 
@@ -235,3 +279,10 @@ def _get_vector[
 
 def _state_name(parameter: String, index: Int) -> String:
     return String(OPTIMIZER, parameter, ".", index)
+
+
+def _label[Model: Layer](network: Network[Model], index: Int) -> ParameterLabel:
+    var parameters = len(network.parameters)
+    if index < parameters:
+        return network.model.label(index)
+    return network.model.buffer_label(index - parameters)

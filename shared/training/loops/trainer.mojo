@@ -13,13 +13,15 @@ from .metric import Metric
 from .saver import (
     KEPT,
     MODEL,
+    copy_tensors,
     get_count,
     get_history,
     get_optimizer,
-    get_parameters,
+    get_tensors,
+    place_tensors,
     put_history,
     put_optimizer,
-    put_parameters,
+    put_tensors,
 )
 from .training_step import TrainingStep
 from .validation_loop import EpochValues, evaluate, predict
@@ -241,16 +243,14 @@ struct Trainer[
             Error: If it cannot be written.
         """
         var file = TensorFile()
-        var values = List[List[Scalar[Self.dtype]]]()
-        for i in range(len(self.network.parameters)):
-            values.append(self.network.parameters[i].value.copy())
-        put_parameters(file, self.network, values, MODEL)
-        put_parameters(file, self.network, self._kept, KEPT)
+        put_tensors(file, self.network, copy_tensors(self.network), MODEL)
+        put_tensors(file, self.network, self._kept, KEPT)
         put_optimizer(file, self.network, self.optimizer)
         put_history(file, self.history, self.val_history)
         file.header.metadata["version"] = VERSION
         file.header.metadata["step"] = String(self.step)
         file.header.metadata["epoch"] = String(self.epoch)
+        file.header.metadata["seed"] = String(self.network.seed)
         file.header.metadata["scheduler"] = self.scheduler.state_dict()
         file.header.metadata["callbacks"] = callbacks.state_dict()
         file.save(path)
@@ -302,21 +302,24 @@ struct Trainer[
             raise Error(
                 "its version is ", file.string("version"), ", not ", VERSION
             )
-        var values = get_parameters(file, self.network, MODEL)
+        var values = get_tensors(file, self.network, MODEL)
         var kept = List[List[Scalar[Self.dtype]]]()
         if len(values) > 0 and file.has(
             KEPT + self.network.model.label(0).name
         ):
-            kept = get_parameters(file, self.network, KEPT)
+            kept = get_tensors(file, self.network, KEPT)
         var step = get_count(file, "step")
         var epoch = get_count(file, "epoch")
+        # Dropout's masks depend on it.
+        var seed = Int(file.string("seed"))
         var numbers = get_history(file, epoch)
         var scheduler = file.string("scheduler")
         callbacks.load_state_dict(file.string("callbacks"))
         get_optimizer(file, self.network, self.optimizer)
         self.scheduler.load_state_dict(scheduler)
-        self._place(values)
+        place_tensors(self.network, values)
         self._kept = kept^
+        self.network.seed = seed
         self.step = step
         self.epoch = epoch
         self.history = []
@@ -446,21 +449,13 @@ struct Trainer[
 
     def _apply(mut self, action: Action) raises -> Bool:
         if action.keeps:
-            self._kept = []
-            for i in range(len(self.network.parameters)):
-                self._kept.append(self.network.parameters[i].value.copy())
+            self._kept = copy_tensors(self.network)
         if action.restores:
-            self._place(self._kept.copy())
+            place_tensors(self.network, self._kept)
         for path in action.saves:
             if path not in self._saves:
                 self._saves.append(path)
         return action.stops
-
-    def _place(mut self, values: List[List[Scalar[Self.dtype]]]):
-        # Layers know the addresses.
-        for i in range(len(values)):
-            for j in range(len(values[i])):
-                self.network.parameters[i].value[j] = values[i][j]
 
     def _save_all[Watcher: Callback](mut self, callbacks: Watcher) raises:
         for path in self._saves:

@@ -12,15 +12,17 @@ from shared.training.checkpoint import TensorFile, read_file
 from shared.training.core import UpdateRule
 from shared.training.loops import Trainer
 from shared.training.models import (
+    BatchNorm,
     CrossEntropy,
     Dataset,
+    Dropout,
     Elementwise,
     Linear,
     Network,
     Sequential,
     Tanh,
 )
-from shared.training.optimizers import SGD, AdamW, Prodigy
+from shared.training.optimizers import SGD, AdamW, NAdam, Prodigy
 from shared.training.schedulers import Cosine, Scheduler
 
 from folder import Folder
@@ -108,8 +110,70 @@ def check_resuming[Rule: UpdateRule](rule: Rule) raises:
 def test_resumed_runs_have_the_bits_of_whole_ones() raises:
     check_resuming(AdamW(lr=0.02))
     check_resuming(SGD[momentum=True](lr=0.02))
-    # A rule with states of one element that changes its own hyperparameters.
+    # One that changes its own hyperparameters, and one with a state of one element.
     check_resuming(Prodigy())
+    check_resuming(NAdam(lr=0.02))
+
+
+comptime Normed = Sequential[
+    Linear[dtype], BatchNorm[dtype], Dropout[dtype], Linear[dtype]
+]
+
+
+def make_normed(
+    seed: Int,
+) raises -> Trainer[Normed, CrossEntropy, AdamW[], Scheduler[Cosine]]:
+    return Trainer[Normed, CrossEntropy, AdamW[], Scheduler[Cosine]](
+        Network(
+            Sequential(
+                (
+                    Linear[dtype](2, 9),
+                    BatchNorm[dtype](9),
+                    Dropout[dtype](9, 0.25, 0),
+                    Linear[dtype](9, 3),
+                )
+            ),
+            batch_size=8,
+            seed=seed,
+        ),
+        CrossEntropy(),
+        AdamW(lr=0.1),
+        Scheduler(Cosine(60), base_lr=0.1),
+    )
+
+
+def test_running_statistics_and_masks_go_on() raises:
+    var data = make_data(45)
+    var validation = make_data(20, 2)
+    with Folder() as folder:
+        var path = folder + "/run"
+        var whole = make_normed(1)
+        var watchers = Callbacks((EarlyStopping(99),))
+        whole.train(data, validation, watchers, epochs=8)
+        assert_equal(whole.evaluate(validation).loss, watchers.items[0].best)
+        var half = make_normed(1)
+        var first = Callbacks((EarlyStopping(99), Checkpointing(path)))
+        half.train(data, validation, first, epochs=4)
+        var rest = make_normed(7)
+        var again = Callbacks((EarlyStopping(99), Checkpointing("")))
+        rest.load(path, again)
+        rest.train(data, validation, again, epochs=8)
+        for i in range(len(whole.network.parameters)):
+            assert_equal(
+                whole.network.parameters[i].value,
+                rest.network.parameters[i].value,
+            )
+        assert_equal(whole.network.buffers[0], rest.network.buffers[0])
+        assert_equal(whole.network.buffers[1], rest.network.buffers[1])
+        for epoch in range(8):
+            assert_equal(whole.history[epoch].loss, rest.history[epoch].loss)
+            assert_equal(
+                whole.val_history[epoch].loss, rest.val_history[epoch].loss
+            )
+        var file = TensorFile.load(path)
+        assert_equal(file.entry("model.1.running_mean").shape, [9])
+        assert_equal(file.entry("model.1.running_var").shape, [9])
+        assert_equal(file.entry("model.1.weight").shape, [9])
 
 
 def test_a_run_is_saved_before_its_first_epoch() raises:

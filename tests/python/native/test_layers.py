@@ -17,6 +17,7 @@ from hotloop import backend
 from hotloop.errors import NonFiniteError, UnsupportedModelError
 from hotloop.native import NativeTrainer, Residual
 from hotloop.optimizers import SGD, AdamW
+from hotloop.programs import program
 
 if backend.current().kernels is None:
     pytest.skip("whole loops need the kernels", allow_module_level=True)
@@ -158,7 +159,11 @@ def native(model: nn.Module, batch_size: int = 32, loss: str = "mse", **options:
 @pytest.mark.parametrize("samples", [2, 16, 37, 150])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", MODELS)
-def test_outputs_and_gradients_are_torchs(name: str, dtype: torch.dtype, samples: int) -> None:
+def test_outputs_and_gradients_are_torchs(
+    name: str, dtype: torch.dtype, samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Blocks as small as they get, so that the largest batch has three.
+    monkeypatch.setattr(program, "_BLOCK_BYTES", 1)
     torch.manual_seed(samples)
     model, x, y = make(name, dtype, samples)
     twin, exact = copy.deepcopy(model), copy.deepcopy(model).double()
