@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from hotloop.errors import NonFiniteError
 from hotloop.optimizers import SGD, Adam
 from hotloop.programs.native_trainer import NativeTrainer
 
@@ -240,15 +241,24 @@ class _NativeMLP(BaseEstimator):  # type: ignore[misc]
             )
         # scikit-learn divides the penalty by the size of a batch, and spares the biases.
         self._optimizer.param_groups[0]["weight_decay"] = float(self.alpha) / batch_size
-        inputs, outputs = torch.from_numpy(X), torch.from_numpy(targets)
+        inputs, outputs = trainer.checked(torch.from_numpy(X), torch.from_numpy(targets))
         order = torch.arange(samples)
+        sizes = np.full(-(-samples // batch_size), batch_size)
+        sizes[-1] -= sizes.sum() - samples
+        weights = [layer.weight.detach().view(-1) for layer in self._linears()]
         best: list[torch.Tensor] = []
         self.n_iter_ = 0
         for _ in range(epochs):
             if self.shuffle:
                 order = torch.from_numpy(random.permutation(samples))
-            penalty = sum(float(layer.weight.detach().square().sum()) for layer in self._linears())
-            loss = trainer.train_epoch(inputs, outputs, order=order)["loss"]
+            penalty = sum(float(weight.dot(weight)) for weight in weights)
+            done = trainer.train_batches(inputs, outputs, order)
+            if done < len(sizes):
+                raise NonFiniteError(
+                    f"the loss of a batch is {trainer.losses[done]:g}, or a gradient is not "
+                    "finite; look at the samples and learning_rate_init"
+                )
+            loss = float(trainer.losses @ sizes / samples)
             self.loss_ = loss + 0.5 * self.alpha * penalty / batch_size
             self.n_iter_ += 1
             self.t_ += samples

@@ -69,11 +69,13 @@ class Program:
         inputs = math.prod(shape)
         sizes = [inputs, *(math.prod(layer.shape) for layer in layers)]
         self.outputs = sizes[-1]
-        width = _block_width(sizes, self.params, batch_size, threads)
+        width = max(64, _BLOCK_BYTES // (dtype.itemsize * 2 * sum(sizes)) // 64 * 64)
         if any(layer.batch_positions for layer in layers):
             # Statistics of a batch are taken of a block.
             width, threads = _round_up(batch_size), 1
-        block = min(_round_up(batch_size), width)
+        # Blocks of about one size: a small rest would cost as much as a whole vector of samples.
+        blocks = max(1, round(batch_size / width))
+        block = _round_up(-(-batch_size // blocks))
         threads = max(1, min(threads, -(-batch_size // block)))
 
         size = _round_up(sum(_round_up(param.numel()) for param in self.params))
@@ -250,18 +252,6 @@ def _placed(parts: list[Part], shape: Shape) -> list[Layer]:
     if shape != layers[-1].shape:
         layers[-1] = dataclasses.replace(layers[-1], shape=shape)
     return layers
-
-
-def _block_width(sizes: list[int], params: list[Tensor], batch_size: int, threads: int) -> int:
-    """Return how many samples go through the network together, at least 64.
-
-    What they leave should stay in the cache. But each block reads and writes all gradients: they
-    should be no more than that, as long as there is a block for each thread.
-    """
-    features = sum(sizes)
-    cached = _BLOCK_BYTES // (params[0].element_size() * 2 * features)
-    balanced = min(sum(param.numel() for param in params) // features, -(-batch_size // threads))
-    return max(64, cached // 64 * 64, balanced // 64 * 64)
 
 
 def _round_up(count: int) -> int:
