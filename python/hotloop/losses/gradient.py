@@ -19,6 +19,7 @@ __all__ = ["attach", "attach_later", "kernels_for", "needs_gradient", "overwrite
 _keeps_graph: Callable[[], bool] = getattr(
     torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True
 )
+_is_compiling = torch.compiler.is_compiling
 _is_transformed: Callable[[], bool] = getattr(
     torch._C, "_are_functorch_transforms_active", lambda: False
 )
@@ -29,7 +30,7 @@ def kernels_for(*tensors: Tensor | None) -> Any:
 
     Tracing, `torch.func` and forward-mode differentiation see only torch's operators.
     """
-    if torch.compiler.is_compiling() or _is_transformed() or forward_ad._current_level >= 0:
+    if _is_compiling() or _is_transformed() or forward_ad._current_level >= 0:
         return None
     return backend.kernels_for(*[tensor for tensor in tensors if tensor is not None])
 
@@ -63,6 +64,9 @@ def attach(loss: Tensor, *gradients: tuple[Tensor, Tensor], is_overwritten: bool
         gradients: What the loss is differentiated by, and its gradient in its shape.
         is_overwritten: Whether the gradients are in the memory of what they are of.
     """
+    if len(gradients) == 1:
+        ((preds, gradient),) = gradients
+        return _apply(_StoredGradients, (loss, (gradient,), is_overwritten), preds)
     inputs, known = zip(*gradients)
     # In a tuple, since an argument that is returned would be returned as a view.
     return _apply(_StoredGradients, (loss, known, is_overwritten), *inputs)

@@ -54,7 +54,7 @@ def row_cross_entropy(
     """
     if not logits.is_floating_point():
         raise ValueError(f"logits must be floating point, got {logits.dtype}")
-    wide = torch.promote_types(logits.dtype, torch.float32)
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
     if class_weight is not None:
         class_weight = class_weight.to(wide)
     if row_weight is not None:
