@@ -14,7 +14,12 @@ from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset, WeightedRandomSampler
 
 from hotloop import backend, optimizers
-from hotloop.callbacks import Callback, LearningRateMonitor, TrainState
+from hotloop.callbacks import (
+    Callback,
+    GradientAccumulationSchedule,
+    LearningRateMonitor,
+    TrainState,
+)
 from hotloop.config import TrainingConfig
 from hotloop.errors import BackendError, NonFiniteError, UnsupportedModelError
 from hotloop.loops import Trainer
@@ -115,6 +120,34 @@ def test_the_run_is_that_of_torch(variant: str, dtype: torch.dtype) -> None:
 
     tolerance = 2e-5 if dtype == torch.float32 else 1e-11
     assert_same_run(trained("native", **options()), trained("torch", **options()), tolerance)
+
+
+OPTIMIZERS = sorted(
+    name
+    for name in optimizers.__all__
+    if isinstance(getattr(optimizers, name), type)
+    and issubclass(getattr(optimizers, name), torch.optim.Optimizer)
+    and name != "NativeStep"
+)
+
+
+@needs_native
+@pytest.mark.parametrize("config", [{}, {"scheduler": "cosine", "warmup": 0.2}])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer(name: str, config: dict[str, Any]) -> None:
+    kind = getattr(optimizers, name)
+
+    def with_it(model: nn.Module) -> dict[str, Any]:
+        matrices = [parameter for parameter in model.parameters() if parameter.ndim == 2]
+        return {"optimizer": kind(matrices if name == "Muon" else model.parameters(), lr=0.01)}
+
+    ours, theirs = (trained(engine, make=with_it, config=config) for engine in ("auto", "torch"))
+    # The steps of these are more than a pass of the kernels.
+    is_more = name in ("Muon", "Prodigy", "ScheduleFreeAdamW", "ScheduleFreeSGD")
+    assert ours.engine == ("torch" if is_more else "native")
+    assert ("outside of the kernels" in ours.engine_reason) == is_more
+    for parameter, other in zip(ours.model.parameters(), theirs.model.parameters()):
+        torch.testing.assert_close(parameter, other, rtol=2e-5, atol=2e-5)
 
 
 @needs_native
@@ -330,6 +363,45 @@ def test_hooks_would_not_be_called() -> None:
         f"{name}: its hooks would not be called"
         for name in ("the model", "1", "0.weight", "2.bias")
     ]
+
+
+@needs_native
+def test_what_comes_up_during_a_run_is_not_passed_over() -> None:
+    with pytest.raises(
+        UnsupportedModelError, match="accumulate is 2, and the kernels update after"
+    ):
+        trained("native", callbacks=[GradientAccumulationSchedule({1: 2})])
+
+    class Adding(Callback):
+        def on_epoch_begin(self, state: TrainState) -> None:
+            if state.epoch == 1:
+                trainer.callbacks.add(Watching())
+
+    data = classes()
+    options: dict[str, Any] = {"loss": nn.CrossEntropyLoss(), "engine": "native"}
+    config = TrainingConfig(epochs=3, progress=False)
+    trainer = Trainer(network(), config, data, callbacks=[Adding()], **options)
+    with pytest.raises(UnsupportedModelError, match="would not be called; take it away"):
+        trainer.train()
+    assert trainer.history["train_loss"]
+    trainer = Trainer(network(), config, data, **options)
+    data.tensors[1][7] = 4
+    with pytest.raises(ValueError, match=r"y\[7\] is 4, must be a class in \[0, 4\)"):
+        trainer.train()
+    loader = DataLoader(classes(), 2, sampler=[3, SAMPLES])  # type: ignore[arg-type]
+    trainer = Trainer(network(), config, loader, **options)
+    with pytest.raises(IndexError, match="range object index out of range"):
+        trainer.train()
+
+
+@needs_native
+def test_hooks_of_an_optimizer_would_not_be_called() -> None:
+    def hooked(model: nn.Module) -> dict[str, Any]:
+        optimizer = optimizers.AdamW(model.parameters(), lr=0.01)
+        optimizer.register_step_post_hook(lambda *_: None)
+        return {"optimizer": optimizer}
+
+    assert trained("auto", make=hooked).engine_reason == "the hooks of AdamW would not be called"
 
 
 @needs_native

@@ -20,11 +20,9 @@ from hotloop.loops.schedules import Schedules
 from hotloop.loops.training_loop import Observer, Update
 from hotloop.loops.training_step import StepResult
 from hotloop.programs import NativeTrainer
+from hotloop.programs.native_trainer import PATIENCE
 
 __all__ = ["NativeLoop", "index_loader"]
-
-#: Seconds of a call after which somebody may look: signals, progress, cadences in time.
-_PATIENCE = 0.05
 
 
 def index_loader(loader: Any) -> Any:
@@ -101,8 +99,8 @@ class NativeLoop:
         self._trainer = NativeTrainer(
             model, loss=loss, optimizer=optimizer, batch_size=whole.batch_size, max_norm=max_norm
         )
-        self._x, self._y = self._trainer.checked(*whole.dataset.tensors)
-        self._target = whole.dataset.tensors[1]
+        self._data = whole.dataset
+        self._x, self._y = self._trainer.checked(*self._data.tensors)
         self._dtype = next(model.parameters()).dtype
         self._outputs: Tensor | None = None
         self._count = 1.0
@@ -136,7 +134,16 @@ class NativeLoop:
 
         Raises:
             NonFiniteError: If a loss or gradient is not finite, and updates are not skipped.
+            UnsupportedModelError: If a callback looks at batches.
+            ValueError: If the data were changed, and do not fit any more.
         """
+        if callbacks.hooks["on_batch_begin"] or callbacks.hooks["on_batch_end"]:
+            raise UnsupportedModelError(
+                "a callback with on_batch_begin or on_batch_end would not be called; take it away, "
+                "or train with engine='torch'"
+            )
+        # The kernels read it as it is, and somebody may have written to it since the last epoch.
+        self._x, self._y = self._trainer.checked(*self._data.tensors)
         self._trainer.model.train()
         self._seed = seed
         iterator = iter(batches)
@@ -166,12 +173,11 @@ class NativeLoop:
         observer: Observer,
     ) -> tuple[int, bool]:
         """Train on batches, and return how many were had, and whether the epoch ends."""
-        if measurement.has_metrics and len(orders) > 1:
-            samples = list(itertools.chain.from_iterable(orders))
-            if len(set(samples)) < len(samples):
-                # Each sample has one place for its outputs.
-                orders = orders[:1]
-        order = torch.tensor(list(itertools.chain.from_iterable(orders)))
+        samples = list(itertools.chain.from_iterable(orders))
+        if measurement.has_metrics and len(orders) > 1 and len(set(samples)) < len(samples):
+            # Each sample has one place for its outputs.
+            samples, orders = orders[0], orders[:1]
+        order = torch.tensor(samples)
         observer.before_update()
         outputs = None
         if measurement.has_metrics:
@@ -192,7 +198,7 @@ class NativeLoop:
                 observer.after_interrupt(self._counted(done, sizes, run, measurement))
             raise
         seconds = max(run.clock() - start, 1e-6)
-        self._count = min(1e6, max(1.0, self._count * min(10.0, _PATIENCE / seconds)))
+        self._count = min(1e6, max(1.0, self._count * min(10.0, PATIENCE / seconds)))
         losses = self._trainer.losses
         # Also of a batch whose update is left out.
         self._measure(order[: sum(sizes[: done + 1])], outputs, measurement)
@@ -217,7 +223,7 @@ class NativeLoop:
     def _measure(self, order: Tensor, outputs: Tensor | None, measurement: Measurement) -> None:
         """Show samples to the metrics."""
         preds = None if outputs is None else outputs[order]
-        target = None if outputs is None else self._target[order]
+        target = None if outputs is None else self._data.tensors[1][order]
         nothing = torch.zeros(())
         measurement.update(StepResult(nothing, len(order), len(order), preds, target))
 

@@ -619,6 +619,11 @@ class Trainer:
                 window=window,
             )
         else:
+            if self.accumulate != 1:
+                raise UnsupportedModelError(
+                    f"accumulate is {self.accumulate}, and the kernels update after each batch; "
+                    "train with engine='torch'"
+                )
             measured = self._native.train_epoch(
                 batches,
                 run,

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from hotloop.callbacks import Callback
 from hotloop.config import TrainingConfig
-from hotloop.loops import Trainer
-from hotloop.loops.history import History
-from hotloop.loops.measurement import Metrics
+from hotloop.programs.native_trainer import as_tensor
 from hotloop.programs.objective import objective_of, torch_loss
 from hotloop.schedulers import Schedule, create_schedule
+
+if TYPE_CHECKING:
+    from hotloop.callbacks import Callback
+    from hotloop.loops.history import History
+    from hotloop.loops.measurement import Metrics
 
 __all__ = ["fit"]
 
@@ -78,18 +79,22 @@ def fit(
         ValueError: If an argument is out of its range, or the data do not fit.
         NonFiniteError: If a loss or gradient is not finite; the update was not made.
     """
+    # Not with the module: who wants a NativeTrainer alone does without the half of its imports.
+    from hotloop.loops import Trainer
+
     objective = objective_of(loss)
     function = torch_loss(objective)
 
     def dataset(samples: Any, target: Any) -> TensorDataset:
-        samples, target = _as_tensor("x", samples), _as_tensor("y", target)
+        samples, target = as_tensor("x", samples), as_tensor("y", target)
         if objective.has_labels:
             target = target if target.is_floating_point() else target.to(torch.int64)
         elif target.ndim == 1:
             # Beside outputs of shape (N, 1), as torch's losses want them.
             target = target.unsqueeze(1)
-        if len(samples) != len(target):
-            raise ValueError(f"x and y must be as long, got {len(samples)} and {len(target)}")
+        lengths = [len(each) if each.ndim else 0 for each in (samples, target)]
+        if 0 in lengths or lengths[0] != lengths[1]:
+            raise ValueError(f"x and y must be as long, got {lengths[0]} and {lengths[1]}")
         return TensorDataset(samples, target)
 
     config = TrainingConfig(
@@ -119,11 +124,3 @@ def fit(
         engine="native",
     )
     return trainer.train()
-
-
-def _as_tensor(name: str, value: Any) -> Tensor:
-    if isinstance(value, np.ndarray):
-        value = torch.from_numpy(value)
-    if not isinstance(value, Tensor) or value.ndim == 0:
-        raise ValueError(f"{name} must be a tensor or a NumPy array, got {type(value).__name__}")
-    return value

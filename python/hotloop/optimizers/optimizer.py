@@ -165,6 +165,21 @@ class NativeStep(_Optimizer):
         self._opt_called = True
         return report
 
+    def check_loop(self) -> None:
+        """Raise if a loop in Mojo would not make this optimizer's steps.
+
+        Raises:
+            UnsupportedModelError: If a step is more than a pass of the kernels, or there are hooks.
+        """
+        name = type(self).__name__
+        if type(self)._run_plan is not NativeStep._run_plan:
+            raise UnsupportedModelError(
+                f"{name} computes a part of its step outside of the kernels; use another optimizer "
+                "here, or train with torch's engine"
+            )
+        if _has_hooks(self):
+            raise UnsupportedModelError(f"the hooks of {name} would not be called")
+
     def plan_loop(self, around: Around) -> Plan:
         """Return a plan for steps in Mojo, one after the other, on the gradients as they are now.
 
@@ -174,10 +189,9 @@ class NativeStep(_Optimizer):
             around: What to do beside each update.
 
         Raises:
-            UnsupportedModelError: If these tensors have no kernel, or there are hooks.
+            UnsupportedModelError: If these tensors have no kernel, or as `check_loop`.
         """
-        if _has_hooks(self):
-            raise UnsupportedModelError(f"the hooks of {type(self).__name__} would not be called")
+        self.check_loop()
         if self._run_plan(_MEASURE) is None:
             raise UnsupportedModelError(f"{type(self).__name__}: {self.fallback_reason}")
         assert self._plan is not None

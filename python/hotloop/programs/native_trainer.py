@@ -21,10 +21,10 @@ from hotloop.programs.objective import objective_of
 from hotloop.programs.program import Program
 from hotloop.schedulers import Schedule, Scheduler
 
-__all__ = ["NativeTrainer"]
+__all__ = ["PATIENCE", "NativeTrainer", "as_tensor"]
 
 #: Seconds after which Python looks for signals, such as that of Ctrl-C.
-_PATIENCE = 0.05
+PATIENCE = 0.05
 
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -81,6 +81,7 @@ class NativeTrainer:
             raise UnsupportedModelError(
                 f"{type(optimizer).__name__} has no kernel; use that of hotloop.optimizers"
             )
+        optimizer.check_loop()
         self.optimizer = optimizer
         self.batch_size = batch_size
         self.scheduler = None if schedule is None else Scheduler(optimizer, schedule)
@@ -163,7 +164,6 @@ class NativeTrainer:
         x, y = self.checked(x, y)
         if order is None:
             order = torch.randperm(len(x), generator=generator)
-        _check_order(order, len(x))
         steps = -(-len(order) // self.batch_size)
         rates = None if self.scheduler is None else self.scheduler.upcoming(steps)
         before = self.step
@@ -196,7 +196,7 @@ class NativeTrainer:
         Args:
             x: Samples, as `checked` returns them.
             y: What they should be, as `checked` returns it.
-            order: Numbers of samples, int64 and contiguous, which are not checked.
+            order: Numbers of samples, int64 and contiguous.
             rates: The learning rates of each batch, shape (batches, groups); None for those of the
                 optimizer.
             outputs: Where the model's outputs go, as `empty_outputs` returns it, in the places of
@@ -205,7 +205,11 @@ class NativeTrainer:
 
         Returns:
             How many batches were trained on; `losses` has theirs, and that of the next one.
+
+        Raises:
+            ValueError: If the order holds a number of no sample. Nothing is trained then.
         """
+        _check_order(order, len(x))
         self._program_for(x).check_batches(len(order), True)
         program, plan = self._prepared()
         steps = program.begin(
@@ -234,7 +238,7 @@ class NativeTrainer:
                     self._parallel_for,
                 )
                 seconds = time.perf_counter() - start
-                count = max(1, int(count * min(10.0, _PATIENCE / max(seconds, 1e-6))))
+                count = max(1, int(count * min(10.0, PATIENCE / max(seconds, 1e-6))))
                 if done < last:
                     break
         finally:
@@ -337,7 +341,7 @@ class NativeTrainer:
             ValueError: If a shape or dtype does not fit, or a class is out of range.
         """
         x = self._checked_inputs(x)
-        y = _as_tensor("y", y)
+        y = as_tensor("y", y)
         program = self._program_now()
         outputs, shape = program.outputs, program.output_shape
         if self.objective.has_labels:
@@ -368,7 +372,7 @@ class NativeTrainer:
         return x, y.contiguous()
 
     def _checked_inputs(self, samples: Any) -> Tensor:
-        x = _as_tensor("x", samples).contiguous()
+        x = as_tensor("x", samples).contiguous()
         dtype = torch.int64 if self._entries else self._dtype
         if x.ndim < 1 or x.numel() == 0 or x.dtype != dtype:
             raise ValueError(
@@ -403,7 +407,12 @@ class _Rates:
         self.address = self._words.ctypes.data
 
 
-def _as_tensor(name: str, value: Any) -> Tensor:
+def as_tensor(name: str, value: Any) -> Tensor:
+    """Return a tensor of the memory of samples or targets, without graph.
+
+    Raises:
+        ValueError: If they are neither a tensor on the CPU nor a NumPy array.
+    """
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(value)
     if not isinstance(value, Tensor) or not value.is_cpu:
