@@ -31,7 +31,7 @@ comptime NOISE = 0.1
 
 @fieldwise_init
 struct PrintRates(Callback):
-    """Prints the losses and the learning rate of each epoch."""
+    """Prints the losses, R2 and the learning rate of each epoch."""
 
     def on_epoch_end(mut self, progress: Progress) raises -> Action:
         print(
@@ -41,6 +41,8 @@ struct PrintRates(Callback):
             round(progress.loss, 4),
             "  val_loss ",
             round(progress.val_loss, 4),
+            "  R2 ",
+            round(progress.val_metric, 4),
             "  lr ",
             round(progress.learning_rate, 6),
             sep="",
@@ -85,16 +87,14 @@ def main() raises:
         max_norm=1,
     )
     var callbacks = PrintRates()
-    trainer.train(data, validation, callbacks, epochs=EPOCHS)
-
     var r2 = OfValues(R2Score())
-    var found = trainer.evaluate(validation, r2)
+    trainer.train(data, validation, callbacks, r2, epochs=EPOCHS)
     print(
         "validation loss ",
-        round(found.loss, 4),
+        round(trainer.val_history[EPOCHS - 1].loss, 4),
         ", of which noise ",
         NOISE * NOISE,
         "; R2 ",
-        round(r2.compute(), 4),
+        round(trainer.val_metrics[EPOCHS - 1], 4),
         sep="",
     )

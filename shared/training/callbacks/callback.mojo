@@ -21,6 +21,8 @@ struct Progress(ImplicitlyCopyable, Movable):
     """The mean loss of the last validation; NaN without one."""
     var val_accuracy: Float64
     """The fraction of its samples that was classified right; NaN without classes."""
+    var val_metric: Float64
+    """The metric of the last validation; NaN without one."""
     var learning_rate: Float64
     """The learning rate of the next update."""
 

@@ -67,6 +67,8 @@ struct LogMetrics(Callback):
             line += String(', "val_loss": ', _number(progress.val_loss))
         if not isnan(progress.val_accuracy):
             line += String(', "val_accuracy": ', _number(progress.val_accuracy))
+        if not isnan(progress.val_metric):
+            line += String(', "val_metric": ', _number(progress.val_metric))
         line += String(
             ', "learning_rate": ', _number(progress.learning_rate), "}\n"
         )

@@ -55,6 +55,8 @@ struct PrintEpochs(Callback):
             line += String("  val_loss ", _rounded(progress.val_loss))
         if not isnan(progress.val_accuracy):
             line += String("  val_accuracy ", _rounded(progress.val_accuracy))
+        if not isnan(progress.val_metric):
+            line += String("  val_metric ", _rounded(progress.val_metric))
         print(line)
         return Action()
 

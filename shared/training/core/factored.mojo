@@ -26,7 +26,7 @@ from .driver import (
 from .executor import Executor
 from .lanes import compute_dtype, load, prefetch_at, store
 from .memory import Address, pointer_at
-from .norm import LANES, Lanes, _sum_range
+from .norm import LANES, Lanes, sum_range
 from .rule import SUMS_MAX, LaneUpdate, Sums, UpdateRule
 from .table import Context, ContextWord, RowRanges, TensorRow
 
@@ -268,7 +268,7 @@ def _run_part[
                 _update_strip(update, strip)
             else:
                 _average_rows(update, strip)
-                param_squares += _sum_range[dtype](
+                param_squares += sum_range[dtype](
                     division.row.param(),
                     strip.element(strip.first_row),
                     strip.element(strip.end_row),

@@ -112,7 +112,7 @@ def _sum_squares_of_blocks[
                 var b = s * share + i
                 if b < min(blocks, (s + 1) * share):
                     var first = ranges.first + b * BLOCK
-                    partials[unsafe_offset=block + b] = _sum_range[dtype](
+                    partials[unsafe_offset=block + b] = sum_range[dtype](
                         ranges.row.grad(),
                         first,
                         min(ranges.last, first + BLOCK),
@@ -121,9 +121,23 @@ def _sum_squares_of_blocks[
 
 
 @always_inline
-def _sum_range[
+def sum_range[
     dtype: DType
 ](grad: Int, first: Int, last: Int, end: Int) -> Float64:
+    """Sums the squares of some elements.
+
+    Parameters:
+        dtype: Their dtype.
+
+    Args:
+        grad: Address of the tensor.
+        first: The first element.
+        last: Behind the last one.
+        end: Behind the last one that memory may be asked for.
+
+    Returns:
+        The sum, in float64.
+    """
     var memory = pointer_at[Scalar[dtype]](grad)
     # Several sums, since each addition waits for the one before it.
     var sums = Array[Lanes, CHAINS](fill=0)

@@ -1,11 +1,21 @@
 """What is measured on a network's outputs, besides the loss."""
 
+from std.utils.numerics import nan
+
 from ..metrics import ClassFormula, ClassMetric, ErrorFormula, ErrorMetric
 from ..models import Dataset
 
 
 trait Metric(Deinitable, Movable):
     """A number that is computed from outputs, batch by batch."""
+
+    def reads(self) -> Bool:
+        """Tells whether outputs are needed.
+
+        Returns:
+            True unless it is written.
+        """
+        return True
 
     def update[
         dtype: DType
@@ -44,6 +54,57 @@ trait Metric(Deinitable, Movable):
     def reset(mut self):
         """Forgets everything counted."""
         ...
+
+
+@fieldwise_init
+struct NoMetric(Metric):
+    """Measures nothing."""
+
+    def reads(self) -> Bool:
+        """Tells whether outputs are needed.
+
+        Returns:
+            False.
+        """
+        return False
+
+    def update[
+        dtype: DType
+    ](
+        mut self,
+        outputs: List[Scalar[dtype]],
+        data: Dataset[dtype],
+        order: Span[Int64, _],
+    ) raises:
+        """Counts nothing.
+
+        Parameters:
+            dtype: The dtype of the network.
+
+        Args:
+            outputs: Not read.
+            data: Not read.
+            order: Not read.
+
+        Raises:
+            Error: Never.
+        """
+        pass
+
+    def compute(self) raises -> Float64:
+        """Computes nothing.
+
+        Returns:
+            NaN.
+
+        Raises:
+            Error: Never.
+        """
+        return nan[DType.float64]()
+
+    def reset(mut self):
+        """Forgets nothing."""
+        pass
 
 
 struct OfClasses[Formula: ClassFormula](Metric):

@@ -19,6 +19,8 @@ comptime OPTIMIZER = "optimizer."
 
 comptime HISTORY = "history"
 """The name of what was measured in each epoch."""
+comptime COLUMNS = 5
+"""How many numbers that is."""
 
 
 def copy_tensors[
@@ -208,7 +210,10 @@ def get_optimizer[
 
 
 def put_history(
-    mut file: TensorFile, history: List[EpochValues], val: List[EpochValues]
+    mut file: TensorFile,
+    history: List[EpochValues],
+    val: List[EpochValues],
+    metrics: List[Float64],
 ) raises:
     """Adds what was measured in each epoch.
 
@@ -216,6 +221,7 @@ def put_history(
         file: The file.
         history: Of the training data.
         val: Of the validation data.
+        metrics: The metric of the validation data.
 
     Raises:
         Error: If the name is taken.
@@ -223,8 +229,8 @@ def put_history(
     var numbers = List[Float64]()
     for i in range(len(history)):
         numbers += [history[i].loss, history[i].accuracy]
-        numbers += [val[i].loss, val[i].accuracy]
-    file.put[DType.float64](HISTORY, numbers, [len(history), 4])
+        numbers += [val[i].loss, val[i].accuracy, metrics[i]]
+    file.put[DType.float64](HISTORY, numbers, [len(history), COLUMNS])
 
 
 def get_history(file: TensorFile, epochs: Int) raises -> List[Float64]:
@@ -236,12 +242,12 @@ def get_history(file: TensorFile, epochs: Int) raises -> List[Float64]:
 
     Returns:
         For each the loss and the accuracy, of the training data and of the
-        validation data.
+        validation data, and the metric of these: `COLUMNS` numbers.
 
     Raises:
         Error: If that is not there.
     """
-    return file.get[DType.float64](HISTORY, [epochs, 4])
+    return file.get[DType.float64](HISTORY, [epochs, COLUMNS])
 
 
 def get_count(file: TensorFile, name: String) raises -> Int:

@@ -9,8 +9,9 @@ from ..models import Dataset, Layer, Network, Objective, Outcome
 from ..optimizers import Optimizer
 from ..schedulers import LRScheduler
 from .batches import Batches
-from .metric import Metric
+from .metric import Metric, NoMetric
 from .saver import (
+    COLUMNS,
     KEPT,
     MODEL,
     copy_tensors,
@@ -63,6 +64,8 @@ struct Trainer[
     """What was measured over the training data of each epoch."""
     var val_history: List[EpochValues]
     """What was measured over the validation data after each epoch; NaN without any."""
+    var val_metrics: List[Float64]
+    """The metric of the validation data after each epoch; NaN without one."""
     var _kept: List[List[Scalar[Self.dtype]]]
     var _saves: List[String]
 
@@ -102,6 +105,7 @@ struct Trainer[
         self.epoch = 0
         self.history = []
         self.val_history = []
+        self.val_metrics = []
         self._kept = []
         self._saves = []
 
@@ -135,7 +139,41 @@ struct Trainer[
             Error: If the data do not fit, a loss or a gradient is not finite, a
                 file cannot be written, or a callback raises.
         """
-        self._train(data, validation, True, callbacks, epochs, seed)
+        var nothing = NoMetric()
+        self._train(data, validation, True, callbacks, nothing, epochs, seed)
+
+    def train[
+        Watcher: Callback, Measure: Metric
+    ](
+        mut self,
+        data: Dataset[Self.dtype],
+        validation: Dataset[Self.dtype],
+        mut callbacks: Watcher,
+        mut metric: Measure,
+        *,
+        epochs: Int,
+        seed: Int = 0,
+    ) raises:
+        """Trains until there were so many epochs, with a validation and a metric after each.
+
+        Parameters:
+            Watcher: The type of the callbacks.
+            Measure: The type of the metric.
+
+        Args:
+            data: What to train on.
+            validation: What to validate on.
+            callbacks: What watches the run.
+            metric: What else to measure on the validation data; it forgets what
+                it has counted before each validation.
+            epochs: How many epochs, at least 1.
+            seed: What the orders of samples depend on, besides the epoch.
+
+        Raises:
+            Error: If the data do not fit, a loss or a gradient is not finite, the
+                metric has no value, a file cannot be written, or a callback raises.
+        """
+        self._train(data, validation, True, callbacks, metric, epochs, seed)
 
     def train[
         Watcher: Callback
@@ -162,7 +200,8 @@ struct Trainer[
             Error: If the data do not fit, a loss or a gradient is not finite, a
                 file cannot be written, or a callback raises.
         """
-        self._train(data, data, False, callbacks, epochs, seed)
+        var nothing = NoMetric()
+        self._train(data, data, False, callbacks, nothing, epochs, seed)
 
     def evaluate(mut self, data: Dataset[Self.dtype]) raises -> EpochValues:
         """Measures the loss of data, without training.
@@ -246,7 +285,7 @@ struct Trainer[
         put_tensors(file, self.network, copy_tensors(self.network), MODEL)
         put_tensors(file, self.network, self._kept, KEPT)
         put_optimizer(file, self.network, self.optimizer)
-        put_history(file, self.history, self.val_history)
+        put_history(file, self.history, self.val_history, self.val_metrics)
         file.header.metadata["version"] = VERSION
         file.header.metadata["step"] = String(self.step)
         file.header.metadata["epoch"] = String(self.epoch)
@@ -324,18 +363,21 @@ struct Trainer[
         self.epoch = epoch
         self.history = []
         self.val_history = []
-        for i in range(0, len(numbers), 4):
+        self.val_metrics = []
+        for i in range(0, len(numbers), COLUMNS):
             self.history.append(EpochValues(numbers[i], numbers[i + 1]))
             self.val_history.append(EpochValues(numbers[i + 2], numbers[i + 3]))
+            self.val_metrics.append(numbers[i + 4])
 
     def _train[
-        Watcher: Callback
+        Watcher: Callback, Measure: Metric
     ](
         mut self,
         data: Dataset[Self.dtype],
         validation: Dataset[Self.dtype],
         validates: Bool,
         mut callbacks: Watcher,
+        mut metric: Measure,
         epochs: Int,
         seed: Int,
     ) raises:
@@ -352,6 +394,7 @@ struct Trainer[
             accuracy=nan[DType.float64](),
             val_loss=nan[DType.float64](),
             val_accuracy=nan[DType.float64](),
+            val_metric=nan[DType.float64](),
             learning_rate=self.optimizer.learning_rate(),
         )
         self._saves = []
@@ -370,12 +413,15 @@ struct Trainer[
             var found = EpochValues(nan[DType.float64](), nan[DType.float64]())
             if validates:
                 stops |= self._apply(callbacks.on_validation_begin(progress))
-                found = self.evaluate(validation)
+                metric.reset()
+                found = self.evaluate(validation, metric)
                 progress.val_loss = found.loss
                 progress.val_accuracy = found.accuracy
+                progress.val_metric = metric.compute()
                 stops |= self._apply(callbacks.on_validation_end(progress))
             self.history.append(values)
             self.val_history.append(found)
+            self.val_metrics.append(progress.val_metric)
             self.epoch += 1
             stops |= self._apply(callbacks.on_epoch_end(progress))
             self._save_all(callbacks)

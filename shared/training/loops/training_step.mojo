@@ -4,7 +4,7 @@ from std.math import sqrt
 from std.utils.numerics import inf, isfinite
 
 from ..core import UpdateRule
-from ..core.norm import clip_factor
+from ..core.norm import clip_factor, sum_range
 from ..models import Dataset, Layer, Network, Objective, Outcome
 from ..optimizers import Optimizer, Parameter
 
@@ -148,20 +148,8 @@ def gradient_norm[dtype: DType](parameters: List[Parameter[dtype]]) -> Float64:
         The norm, in float64; not finite if an element is not, or if a square is
         beyond float64.
     """
-    comptime width = 8
-    var sums = SIMD[DType.float64, width](0)
-    var rest = Float64(0)
+    var sum = Float64(0)
     for i in range(len(parameters)):
         ref grad = parameters[i].grad
-        var whole = len(grad) // width * width
-        for at in range(0, whole, width):
-            var lanes = (
-                grad.unsafe_ptr()
-                .unsafe_load[width=width](at)
-                .cast[DType.float64]()
-            )
-            sums = lanes.fma(lanes, sums)
-        for at in range(whole, len(grad)):
-            var element = grad[at].cast[DType.float64]()
-            rest += element * element
-    return sqrt(sums.reduce_add() + rest)
+        sum += sum_range[dtype](Int(grad.unsafe_ptr()), 0, len(grad), len(grad))
+    return sqrt(sum)

@@ -4,7 +4,7 @@ from std.utils.numerics import nan
 
 from ..models import Dataset, Layer, Network, Objective, Outcome
 from .batches import Batches
-from .metric import Metric
+from .metric import Metric, NoMetric
 
 
 @fieldwise_init
@@ -68,7 +68,8 @@ def evaluate[
         var outcome = network.evaluate(data, order, loss)
         total.loss += outcome.loss
         total.correct += outcome.correct
-        metric.update(_outputs(network, data, order), data, order)
+        if metric.reads():
+            metric.update(_copy_outputs(network, len(order)), data, order)
     return EpochValues.of(total, data.samples, len(data.labels) > 0)
 
 
@@ -94,13 +95,8 @@ def evaluate[
     Raises:
         Error: If the data do not fit.
     """
-    var batches = Batches(data.samples, network.batch_size, is_shuffled=False)
-    var total = Outcome(0, 0)
-    for index in range(batches.count()):
-        var outcome = network.evaluate(data, batches.batch(index), loss)
-        total.loss += outcome.loss
-        total.correct += outcome.correct
-    return EpochValues.of(total, data.samples, len(data.labels) > 0)
+    var nothing = NoMetric()
+    return evaluate(network, loss, data, nothing)
 
 
 def predict[
@@ -126,20 +122,21 @@ def predict[
     var batches = Batches(data.samples, network.batch_size, is_shuffled=False)
     var result = List[Scalar[Model.dtype]]()
     for index in range(batches.count()):
-        result.extend(_outputs(network, data, batches.batch(index)))
+        var order = batches.batch(index)
+        _ = network.forward(data, order)
+        result.extend(_copy_outputs(network, len(order)))
     return result^
 
 
-def _outputs[
+def _copy_outputs[
     Model: Layer
-](
-    mut network: Network[Model],
-    data: Dataset[Model.dtype],
-    order: Span[Int64, _],
-) raises -> List[Scalar[Model.dtype]]:
-    var outputs = network.forward(data, order)
-    var result = List[Scalar[Model.dtype]]()
-    for s in range(len(order)):
+](mut network: Network[Model], samples: Int) -> List[Scalar[Model.dtype]]:
+    """Copies the outputs of the last samples, one sample after the other."""
+    var outputs = network.outputs()
+    var result = List[Scalar[Model.dtype]](
+        capacity=samples * network.model.outputs()
+    )
+    for s in range(samples):
         for f in range(network.model.outputs()):
             result.append(
                 outputs.elements[unsafe_offset=f * outputs.row_stride + s]

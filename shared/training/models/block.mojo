@@ -1,5 +1,9 @@
 """The samples that go through a network together."""
 
+from std.sys import simd_width_of
+
+from ..core.memory import Elements
+
 
 @fieldwise_init
 struct Block(ImplicitlyCopyable, Movable):
@@ -25,3 +29,35 @@ struct Block(ImplicitlyCopyable, Movable):
     """Bytes from the gradients that a layer knows to those of this thread."""
     var seed: Int
     """Where the random numbers begin."""
+
+
+def add_rows[
+    dtype: DType
+](
+    sum: Elements[dtype],
+    left: Elements[dtype],
+    right: Elements[dtype],
+    features: Int,
+    block: Block,
+):
+    """Adds the features of a block.
+
+    Parameters:
+        dtype: Float32 or float64.
+
+    Args:
+        sum: Where the sums go; it may be one of the others.
+        left: What is added.
+        right: What it is added to.
+        features: How many rows there are.
+        block: The samples.
+    """
+    comptime width = simd_width_of[dtype]()
+    for f in range(features):
+        var row = f * block.stride
+        for at in range(row, row + block.samples, width):
+            sum.unsafe_store[width=width](
+                at,
+                left.unsafe_load[width=width](at)
+                + right.unsafe_load[width=width](at),
+            )

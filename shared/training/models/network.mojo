@@ -1,7 +1,6 @@
 """A model with all the memory that it works in."""
 
 from std.random import randn_float64, random_float64, seed as set_seed
-from std.sys import simd_width_of
 
 from ..core.matmul import Matrix, padded, transpose
 from ..core.memory import Elements, words_at
@@ -101,39 +100,19 @@ struct Network[Model: Layer](Movable):
             The outputs, features x samples, until the next call.
 
         Raises:
-            Error: If there are too many samples, or they have other features.
+            Error: If there are too many samples, they have other features, or are none of the data.
         """
-        if data.inputs() != self.model.inputs():
-            raise Error(
-                "samples must have ",
-                self.model.inputs(),
-                " features, got ",
-                data.inputs(),
-            )
-        if not 1 <= len(order) <= self.batch_size:
-            raise Error(
-                "order must have 1 to ",
-                self.batch_size,
-                " samples, got ",
-                len(order),
-            )
-        var block = self._block(len(order), is_training, step)
-        var rows = self._place(0)
-        var inputs = self.model.inputs()
-        for s in range(len(order)):
-            var start = Int(order[s]) * inputs
-            for f in range(inputs):
-                rows[unsafe_offset=s * inputs + f] = data.features[start + f]
-        transpose[Self.dtype](
-            Matrix(self._place(1), block.stride, 1),
-            Matrix(rows, inputs, 1),
-            len(order),
-            inputs,
-        )
-        self.model.forward(
-            self._place(1), self._place(2), self._place(4), block
-        )
-        return Matrix(self._place(2), block.stride, 1)
+        self._check(data, order)
+        self._forward(data, order, is_training, step)
+        return self.outputs()
+
+    def outputs(mut self) -> Matrix[Self.dtype]:
+        """Looks at the outputs of the last samples.
+
+        Returns:
+            The outputs, features x samples, until the next call of another method.
+        """
+        return Matrix(self._place(2), padded[Self.dtype](self.batch_size), 1)
 
     def gradient[
         Loss: Objective
@@ -206,10 +185,11 @@ struct Network[Model: Layer](Movable):
         is_training: Bool,
         step: Int,
     ) raises -> Outcome:
-        loss.check(data, self.model.outputs())
-        var outputs = self.forward(data, order, is_training, step)
+        self._check(data, order)
+        loss.check(data, order, self.model.outputs())
+        self._forward(data, order, is_training, step)
         return loss.evaluate[Self.dtype](
-            outputs.elements,
+            self._place(2),
             self.model.outputs(),
             Targets[Self.dtype](
                 words_at(Int(data.labels.unsafe_ptr())),
@@ -221,6 +201,54 @@ struct Network[Model: Layer](Movable):
             self._place(3),
             1 / Float64(len(order)),
             self._block(len(order), is_training, step),
+        )
+
+    def _check(self, data: Dataset[Self.dtype], order: Span[Int64, _]) raises:
+        if data.inputs() != self.model.inputs():
+            raise Error(
+                "samples must have ",
+                self.model.inputs(),
+                " features, got ",
+                data.inputs(),
+            )
+        if not 1 <= len(order) <= self.batch_size:
+            raise Error(
+                "order must have 1 to ",
+                self.batch_size,
+                " samples, got ",
+                len(order),
+            )
+        for sample in order:
+            if not 0 <= Int(sample) < data.samples:
+                raise Error(
+                    "order must hold numbers in [0, ",
+                    data.samples,
+                    "), got ",
+                    sample,
+                )
+
+    def _forward(
+        mut self,
+        data: Dataset[Self.dtype],
+        order: Span[Int64, _],
+        is_training: Bool,
+        step: Int,
+    ):
+        var block = self._block(len(order), is_training, step)
+        var rows = self._place(0)
+        var inputs = self.model.inputs()
+        for s in range(len(order)):
+            var start = Int(order[s]) * inputs
+            for f in range(inputs):
+                rows[unsafe_offset=s * inputs + f] = data.features[start + f]
+        transpose[Self.dtype](
+            Matrix(self._place(1), block.stride, 1),
+            Matrix(rows, inputs, 1),
+            len(order),
+            inputs,
+        )
+        self.model.forward(
+            self._place(1), self._place(2), self._place(4), block
         )
 
     def _block(self, samples: Int, is_training: Bool, step: Int) -> Block:

@@ -38,7 +38,9 @@ struct Outcome(ImplicitlyCopyable, Movable):
 trait Objective(Deinitable, ImplicitlyCopyable, Movable):
     """The loss of a sample, and its gradient."""
 
-    def check[dtype: DType](self, data: Dataset[dtype], features: Int) raises:
+    def check[
+        dtype: DType
+    ](self, data: Dataset[dtype], order: Span[Int64, _], features: Int) raises:
         """Checks that a network's outputs can be compared with data.
 
         Parameters:
@@ -46,6 +48,7 @@ trait Objective(Deinitable, ImplicitlyCopyable, Movable):
 
         Args:
             data: The data.
+            order: Which of its samples; each is one of them.
             features: Features of an output.
 
         Raises:
@@ -97,7 +100,9 @@ struct CrossEntropy(Objective):
         """
         self.smoothing = smoothing
 
-    def check[dtype: DType](self, data: Dataset[dtype], features: Int) raises:
+    def check[
+        dtype: DType
+    ](self, data: Dataset[dtype], order: Span[Int64, _], features: Int) raises:
         """Checks that each sample has a class.
 
         Parameters:
@@ -105,6 +110,7 @@ struct CrossEntropy(Objective):
 
         Args:
             data: The data.
+            order: Which of its samples; each is one of them.
             features: The number of classes.
 
         Raises:
@@ -112,15 +118,16 @@ struct CrossEntropy(Objective):
         """
         if len(data.labels) != data.samples:
             raise Error("the data must have a label for each sample")
-        for i in range(data.samples):
-            if not 0 <= Int(data.labels[i]) < features:
+        for sample in order:
+            var label = data.labels[Int(sample)]
+            if not 0 <= Int(label) < features:
                 raise Error(
                     "labels[",
-                    i,
+                    sample,
                     "] must be in [0, ",
                     features,
                     "), got ",
-                    data.labels[i],
+                    label,
                 )
 
     def evaluate[
@@ -258,7 +265,9 @@ struct PointObjective[Loss: PointLoss](Objective):
     var loss: Self.Loss
     """The loss of one number."""
 
-    def check[dtype: DType](self, data: Dataset[dtype], features: Int) raises:
+    def check[
+        dtype: DType
+    ](self, data: Dataset[dtype], order: Span[Int64, _], features: Int) raises:
         """Checks that each sample has numbers.
 
         Parameters:
@@ -266,6 +275,7 @@ struct PointObjective[Loss: PointLoss](Objective):
 
         Args:
             data: The data.
+            order: Not read.
             features: Numbers of a sample.
 
         Raises:

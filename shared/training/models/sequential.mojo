@@ -1,9 +1,8 @@
 """Layers one after the other, and around a shortcut."""
 
-from std.sys import simd_width_of
-
+from ..core.matmul import padded
 from ..core.memory import Elements
-from .block import Block
+from .block import Block, add_rows
 from .layer import Layer, ParameterLabel, ParameterSpec
 
 
@@ -182,7 +181,7 @@ struct Sequential[*Layers: Layer](Layer):
         comptime for i in range(Self.COUNT):
             comptime if i < Self.COUNT - 1:
                 count += self.layers[i].outputs() * stride
-            count += _whole[Self.dtype](self.layers[i].kept(stride))
+            count += padded[Self.dtype](self.layers[i].kept(stride))
         return count
 
     def forward(
@@ -205,7 +204,7 @@ struct Sequential[*Layers: Layer](Layer):
         comptime for i in range(Self.COUNT):
             comptime assert Self.Layers[i].dtype == Self.dtype
             var memory = kept.unsafe_offset(at)
-            at += _whole[Self.dtype](self.layers[i].kept(block.stride))
+            at += padded[Self.dtype](self.layers[i].kept(block.stride))
             var target = y
             comptime if i < Self.COUNT - 1:
                 target = kept.unsafe_offset(at)
@@ -244,7 +243,7 @@ struct Sequential[*Layers: Layer](Layer):
         var starts = Array[Int, Self.COUNT + 1](fill=0)
         starts[0] = 2 * row
         comptime for i in range(Self.COUNT):
-            starts[i + 1] = starts[i] + _whole[Self.dtype](
+            starts[i + 1] = starts[i] + padded[Self.dtype](
                 self.layers[i].kept(block.stride)
             )
             comptime if i < Self.COUNT - 1:
@@ -432,7 +431,7 @@ struct Residual[Inner: Layer](Layer):
         """
         var size = self.outputs() * block.stride
         self.inner.forward(x, kept, kept.unsafe_offset(size), block)
-        _add(y, x, kept, self.outputs(), block)
+        add_rows(y, x, kept, self.outputs(), block)
 
     def backward(
         self,
@@ -460,31 +459,4 @@ struct Residual[Inner: Layer](Layer):
             x, kept, kept.unsafe_offset(size), dy, dx, needs_dx, block
         )
         if needs_dx:
-            _add(dx, dx, dy, self.inputs(), block)
-
-
-def _add[
-    dtype: DType
-](
-    sum: Elements[dtype],
-    left: Elements[dtype],
-    right: Elements[dtype],
-    features: Int,
-    block: Block,
-):
-    comptime width = simd_width_of[dtype]()
-    for f in range(features):
-        var row = f * block.stride
-        for at in range(row, row + block.samples, width):
-            sum.unsafe_store[width=width](
-                at,
-                left.unsafe_load[width=width](at)
-                + right.unsafe_load[width=width](at),
-            )
-
-
-@always_inline
-def _whole[dtype: DType](count: Int) -> Int:
-    # What follows begins at a whole vector, too.
-    comptime width = simd_width_of[dtype]()
-    return (count + width - 1) // width * width
+            add_rows(dx, dx, dy, self.inputs(), block)

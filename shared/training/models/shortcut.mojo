@@ -3,7 +3,7 @@
 from std.sys import simd_width_of
 
 from ..core.memory import Elements
-from .block import Block
+from .block import Block, add_rows
 from .layer import Layer
 
 
@@ -94,17 +94,8 @@ struct ShortcutStart[scalar: DType](ImplicitlyCopyable, Layer):
             needs_dx: Whether it is needed.
             block: The samples.
         """
-        comptime width = simd_width_of[Self.scalar]()
-        if not needs_dx:
-            return
-        for f in range(self.features):
-            var row = f * block.stride
-            for at in range(row, row + block.samples, width):
-                dx.unsafe_store[width=width](
-                    at,
-                    dy.unsafe_load[width=width](at)
-                    + kept.unsafe_load[width=width](at),
-                )
+        if needs_dx:
+            add_rows(dx, dy, kept, self.features, block)
 
 
 @fieldwise_init
@@ -152,15 +143,7 @@ struct ShortcutEnd[scalar: DType](ImplicitlyCopyable, Layer):
             kept: The inputs of the start.
             block: The samples.
         """
-        comptime width = simd_width_of[Self.scalar]()
-        for f in range(self.features):
-            var row = f * block.stride
-            for at in range(row, row + block.samples, width):
-                y.unsafe_store[width=width](
-                    at,
-                    x.unsafe_load[width=width](at)
-                    + kept.unsafe_load[width=width](at),
-                )
+        add_rows(y, x, kept, self.features, block)
 
     def backward(
         self,

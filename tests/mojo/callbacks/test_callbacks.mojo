@@ -28,6 +28,7 @@ def progress_at(
     accuracy: Float64 = NAN,
     val_loss: Float64 = NAN,
     val_accuracy: Float64 = NAN,
+    val_metric: Float64 = NAN,
 ) -> Progress:
     """Where a run with 3 updates an epoch is at an epoch's end."""
     return Progress(
@@ -39,6 +40,7 @@ def progress_at(
         accuracy=accuracy,
         val_loss=val_loss,
         val_accuracy=val_accuracy,
+        val_metric=val_metric,
         learning_rate=0.25,
     )
 
@@ -137,7 +139,7 @@ def test_each_epoch_is_a_line_of_json() raises:
         with open(path, "w") as file:
             file.write("of another run")
         _ = callback.on_train_begin(
-            Progress(0, 10, 0, 0, NAN, NAN, NAN, NAN, 0.25)
+            Progress(0, 10, 0, 0, NAN, NAN, NAN, NAN, NAN, 0.25)
         )
         _ = callback.on_epoch_end(progress_at(0))
         _ = callback.on_epoch_end(
@@ -147,6 +149,7 @@ def test_each_epoch_is_a_line_of_json() raises:
                 accuracy=0.75,
                 val_loss=1e-7,
                 val_accuracy=1,
+                val_metric=0.5,
             )
         )
         var first = (
@@ -154,7 +157,8 @@ def test_each_epoch_is_a_line_of_json() raises:
         )
         var second = (
             '{"step": 6, "epoch": 2, "loss": "inf", "accuracy": 0.75,'
-            ' "val_loss": 1e-07, "val_accuracy": 1.0, "learning_rate": 0.25}\n'
+            ' "val_loss": 1e-07, "val_accuracy": 1.0,'
+            ' "val_metric": 0.5, "learning_rate": 0.25}\n'
         )
         assert_equal(Path(path).read_text(), first + second)
         # The run goes on behind the first epoch; the last line was torn.

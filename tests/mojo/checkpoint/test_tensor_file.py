@@ -89,7 +89,7 @@ def test_torch_loads_a_run(copy: Copy, tmp_path: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(model(outputs["x"]), outputs["y"])
     assert run["optimizer.steps"].tolist() == [6.0] * 4
-    assert run["history"].shape == (3, 4)
+    assert run["history"].shape == (3, 5)
     for name, tensor in state.items():
         for index in range(2):
             assert run[f"optimizer.{name}.{index}"].shape == tensor.shape

@@ -10,7 +10,8 @@ from shared.training.callbacks import (
 )
 from shared.training.checkpoint import TensorFile, read_file
 from shared.training.core import UpdateRule
-from shared.training.loops import Trainer
+from shared.training.loops import OfClasses, Trainer
+from shared.training.metrics import Recall
 from shared.training.models import (
     BatchNorm,
     CrossEntropy,
@@ -82,6 +83,8 @@ def assert_same[Rule: UpdateRule](left: Run[Rule], right: Run[Rule]) raises:
         assert_equal(left.history[i].loss, right.history[i].loss)
         assert_equal(left.history[i].accuracy, right.history[i].accuracy)
         assert_equal(left.val_history[i].loss, right.val_history[i].loss)
+        # As text, for NaN is not NaN.
+        assert_equal(String(left.val_metrics[i]), String(right.val_metrics[i]))
 
 
 def check_resuming[Rule: UpdateRule](rule: Rule) raises:
@@ -89,17 +92,18 @@ def check_resuming[Rule: UpdateRule](rule: Rule) raises:
     var validation = make_data(20, 0.1)
     var whole = make_run(rule)
     var nobody = Callbacks(())
-    whole.train(data, validation, nobody, epochs=6, seed=3)
+    var recall = OfClasses(Recall["macro"](3))
+    whole.train(data, validation, nobody, recall, epochs=6, seed=3)
     with Folder() as folder:
         var path = folder + "/run.safetensors"
         var half = make_run(rule)
-        half.train(data, validation, nobody, epochs=3, seed=3)
+        half.train(data, validation, nobody, recall, epochs=3, seed=3)
         half.save(path)
         # Another seed: all numbers come from the file.
         var rest = make_run(rule, seed=9)
         rest.load(path)
         assert_same(half, rest)
-        rest.train(data, validation, nobody, epochs=6, seed=3)
+        rest.train(data, validation, nobody, recall, epochs=6, seed=3)
         assert_same(whole, rest)
         # What is written does not depend on where the run was cut.
         whole.save(folder + "/whole")

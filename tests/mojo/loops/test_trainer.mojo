@@ -1,6 +1,7 @@
 """The training loop: its hooks, its shuffling, and what callbacks ask for."""
 
 from std.testing import TestSuite, assert_equal, assert_true
+from std.utils.numerics import isnan
 
 from shared.training.callbacks import (
     Action,
@@ -9,7 +10,8 @@ from shared.training.callbacks import (
     EarlyStopping,
     Progress,
 )
-from shared.training.loops import Batches, Trainer
+from shared.training.loops import Batches, OfValues, Trainer
+from shared.training.metrics import R2Score
 from shared.training.models import (
     Dataset,
     Linear,
@@ -64,6 +66,17 @@ struct Recorder(Callback):
         return Action()
 
 
+@fieldwise_init
+struct MetricWatcher(Callback):
+    """Writes down the metric of each epoch."""
+
+    var seen: List[Float64]
+
+    def on_epoch_end(mut self, progress: Progress) raises -> Action:
+        self.seen.append(progress.val_metric)
+        return Action()
+
+
 comptime Line = Trainer[
     Linear[dtype], MeanSquaredError, SGD[], Scheduler[Constant]
 ]
@@ -98,6 +111,27 @@ def test_a_line_is_found() raises:
     assert_true(abs(parameters[1].value[0] + 1) < 1e-6)
     assert_equal(trainer.step, 600)
     assert_equal(len(trainer.history), 200)
+
+
+def test_a_metric_is_measured_after_each_epoch() raises:
+    var data = make_data(10)
+    var validation = make_data(7)
+    var trainer = make_trainer(0.1)
+    var watcher = MetricWatcher([])
+    var r2 = OfValues(R2Score())
+    trainer.train(data, validation, watcher, r2, epochs=3)
+    assert_equal(trainer.val_metrics, watcher.seen)
+    # That of the last parameters alone: what it had counted before is forgotten.
+    var fresh = OfValues(R2Score())
+    _ = trainer.evaluate(validation, fresh)
+    assert_equal(trainer.val_metrics[2], fresh.compute())
+    assert_true(trainer.val_metrics[0] < trainer.val_metrics[2])
+    var nobody = Callbacks(())
+    trainer.train(data, validation, nobody, epochs=4)
+    trainer.train(data, nobody, epochs=5)
+    assert_equal(len(trainer.val_metrics), 5)
+    assert_true(isnan(trainer.val_metrics[3]))
+    assert_true(isnan(trainer.val_metrics[4]))
 
 
 def test_epochs_are_updates_by_their_batches() raises:

@@ -328,13 +328,25 @@ def test_pooling() raises:
 def test_bad_data_are_named() raises:
     var network = Network(Linear[dtype](INPUTS, 2), batch_size=4)
     var data = make_data()
-    var order: List[Int64] = [0, 1]
+    var order: List[Int64] = [0, 2]
     var said = String("")
     try:
         _ = network.evaluate(data, order, CrossEntropy())
     except error:
         said = String(error)
     assert_true("labels[2] must be in [0, 2), got 2" in said, said)
+    for sample in [-1, 11]:
+        order[1] = Int64(sample)
+        said = ""
+        try:
+            _ = network.gradient(data, order, CrossEntropy())
+        except error:
+            said = String(error)
+        assert_true(
+            String("order must hold numbers in [0, 11), got ", sample) in said,
+            said,
+        )
+    order[1] = 1
     said = ""
     try:
         _ = network.evaluate(data, order, MeanSquaredError(SquaredError()))
