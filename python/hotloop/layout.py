@@ -293,7 +293,8 @@ class ProgramWord:
     DONE = 30
     SEED = 31
     HAS_INDICES = 32
-    END = 33
+    NORMS = 33
+    END = 34
 
 
 class RateWord:

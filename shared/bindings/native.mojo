@@ -12,7 +12,7 @@ from shared.training.loops import (
 from shared.training.models.block import Block
 from shared.training.models.table import LayerTable
 
-from .plan import Outcome, run_launches
+from .plan import Outcome, PlanWord, run_launches
 from .python import (
     Arguments,
     Methods,
@@ -77,7 +77,12 @@ def _train_batches(self_: Int, args: Words, count: Int) abi("C") -> Int:
                 run_gradient[DType.float64](program, step, executor)
             if not isfinite(program.loss(step)):
                 break
-            if run_launches(words_at(plan)) == Outcome.NOT_FINITE:
+            var outcome = run_launches(words_at(plan))
+            var norms = words_at(program.word(ProgramWord.NORMS))
+            norms[unsafe_offset=step] = words_at(plan)[
+                unsafe_offset=PlanWord.NORM
+            ]
+            if outcome == Outcome.NOT_FINITE:
                 break
             program.words[unsafe_offset=ProgramWord.DONE] = Int64(step + 1)
     return new_int(program.word(ProgramWord.DONE))

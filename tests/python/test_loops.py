@@ -492,7 +492,7 @@ def test_a_batch_of_nothing_counts_for_nothing() -> None:
     for _ in range(2):
         assert empty.take(torch.tensor(math.nan, requires_grad=True), 0).item() == 0
     assert empty.grad_factor == 1.0
-    update = Update(window.losses, window.counts, 2, None, True, None)
+    update = Update(window.losses, window.counts, 2, (), True, None)
     assert update.loss.item() == 3
 
 
@@ -522,10 +522,10 @@ def test_an_empty_batch_is_no_reason_to_skip(nonfinite: str, accumulate: int) ->
 
 def test_the_loss_of_an_update_is_the_mean_of_its_items() -> None:
     losses = [torch.tensor(1.0), torch.tensor(4.0)]
-    single = Update(losses[:1], [7], 7, None, True, None)
+    single = Update(losses[:1], [7], 7, (), True, None)
     assert single.loss is losses[0]
     for counts in ([1, 2], [torch.tensor(1), torch.tensor(2)], [0.5, 1.0]):
-        assert Update(losses, counts, 3, None, True, None).loss.item() == 3
+        assert Update(losses, counts, 3, (), True, None).loss.item() == 3
 
 
 # Validation

@@ -151,7 +151,8 @@ def test_every_optimizer(name: str, config: dict[str, Any]) -> None:
 
 
 @needs_native
-def test_many_updates_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("config", [{}, {"clip_norm": 0.3}, {"nonfinite": "skip"}])
+def test_many_updates_are_one_call(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     original = NativeTrainer.train_batches
 
@@ -160,7 +161,8 @@ def test_many_updates_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
         return original(self, x, y, order, *rest)
 
     monkeypatch.setattr(NativeTrainer, "train_batches", counted)
-    trained("native", config={"epochs": 20, "log_every": "1 epoch", "validate_every": None})
+    rare = {"epochs": 20, "log_every": "1 epoch", "validate_every": None}
+    trained("native", config=rare | config)
     assert sum(calls) == 20 * SAMPLES
     # From the first calls it is known that they may be longer.
     assert calls[-1] == SAMPLES
@@ -284,12 +286,27 @@ def test_what_is_not_finite() -> None:
     with pytest.raises(NonFiniteError):
         trained("native", data=nan_data(), model=model, config={"epochs": 1})
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@needs_native
+@pytest.mark.parametrize("log_every", [4, "1 epoch"])
+def test_updates_that_are_not_finite_are_skipped(log_every: int | str) -> None:
+    class Skipped(Callback):
+        def __init__(self) -> None:
+            self.seen: list[tuple[int, int, str]] = []
+
+        def on_step_skipped(self, state: TrainState) -> None:
+            self.seen.append((state.step, state.batch, str(state.grad_norm)))
+
+    watchers = Skipped(), Skipped()
+    config = {"nonfinite": "skip", "validate_every": None, "log_every": log_every}
     ours, theirs = (
-        trained(engine, data=nan_data(), config={"nonfinite": "skip", "validate_every": None})
-        for engine in ("native", "torch")
+        trained(engine, data=nan_data(), config=config, callbacks=[watcher])
+        for engine, watcher in zip(("native", "torch"), watchers)
     )
     assert_same_run(ours, theirs, 2e-5)
-    assert ours._run.skipped == 3
+    assert watchers[0].seen == watchers[1].seen
+    assert len(watchers[0].seen) == ours._run.skipped == 3
 
 
 @needs_native

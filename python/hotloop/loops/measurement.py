@@ -31,10 +31,11 @@ class NumberMean:
         self.sum = 0.0
         self.count = 0
 
-    def add(self, value: float) -> None:
-        """Count a number."""
-        self.sum += value
-        self.count += 1
+    def add(self, values: Iterable[float]) -> None:
+        """Count numbers, one after the other."""
+        for value in values:
+            self.sum += value
+            self.count += 1
 
     @property
     def value(self) -> float:

@@ -149,9 +149,9 @@ class NativeLoop:
         iterator = iter(batches)
         is_over = False
         while not is_over:
-            left = min(updates_left(), _steps_left(callbacks, run.step), int(self._count))
-            if self._is_measured or not schedules.is_predictable:
-                left = 1
+            left = 1.0
+            if schedules.is_predictable:
+                left = min(updates_left(), _steps_left(callbacks, run.step), self._count)
             orders = list(itertools.islice(iterator, max(1, int(left))))
             if not orders:
                 break
@@ -215,7 +215,9 @@ class NativeLoop:
             measurement.skipped += 1
             run.batch += 1
             loss = torch.tensor(losses[done], dtype=self._dtype)
-            update = Update([loss], [sizes[done]], sizes[done], None, False, measurement.loss)
+            is_measured = self._is_measured and math.isfinite(losses[done])
+            norms = [float(self._trainer.grad_norms[done])] if is_measured else []
+            update = Update([loss], [sizes[done]], sizes[done], norms, False, measurement.loss)
             is_over = observer.after_update(update)
             done += 1
         return done, is_over
@@ -230,16 +232,15 @@ class NativeLoop:
     def _counted(self, done: int, sizes: list[int], run: Run, measurement: Measurement) -> Update:
         """Count the batches that were trained on, and return their updates."""
         losses = torch.from_numpy(self._trainer.losses[:done].copy()).to(self._dtype).unbind()
-        norm = self._trainer.grad_norm if self._is_measured else None
+        norms = self._trainer.grad_norms[:done].tolist() if self._is_measured else []
         measurement.loss.add(losses, sizes[:done])
-        if norm is not None:
-            measurement.grad_norm.add(norm)
+        measurement.grad_norm.add(norms)
         run.batch += done
         return Update(
             [losses[-1]],
             [sizes[done - 1]],
             sum(sizes[:done]),
-            norm,
+            norms,
             True,
             measurement.loss,
             done,

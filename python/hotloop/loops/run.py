@@ -196,8 +196,7 @@ class Run:
             self.skipped += 1
             return
         self.step += update.updates
-        if update.grad_norm is not None:
-            self._grad_norms.add(update.grad_norm)
+        self._grad_norms.add(update.grad_norms)
 
     @property
     def updates_left(self) -> float:

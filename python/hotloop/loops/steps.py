@@ -183,7 +183,7 @@ class Steps:
         run.call("on_batch_end")
         running = self._values.get("loss")
         update = Update(
-            [self._loss], [1], first_length(batch) or 0, None, is_applied=True, running=running
+            [self._loss], [1], first_length(batch) or 0, (), is_applied=True, running=running
         )
         run.count(update)
         run.report(update)

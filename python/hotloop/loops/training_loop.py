@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -29,7 +29,8 @@ class Update(NamedTuple):
         losses: The mean loss of each batch, a scalar on its device.
         counts: How many items each is the mean of.
         samples: The number of samples of all batches.
-        grad_norm: As in `FusedStep`.
+        grad_norms: The norm of the gradients of each update, before clipping; empty where it is not
+            measured.
         is_applied: As in `FusedStep`.
         running: The loss of the epoch, up to here; None if nobody measures it.
         updates: How many updates there were, of which the losses are those of the last.
@@ -38,10 +39,15 @@ class Update(NamedTuple):
     losses: list[Tensor]
     counts: list[Tensor | float]
     samples: int
-    grad_norm: float | None
+    grad_norms: Sequence[float]
     is_applied: bool
     running: RunningLoss | None
     updates: int = 1
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The norm of the gradients of the last update; None where it is not measured."""
+        return self.grad_norms[-1] if self.grad_norms else None
 
     @property
     def loss(self) -> Tensor:
@@ -171,11 +177,11 @@ def train_epoch(
                 scaler=precision.scaler,
                 grad_factor=full.grad_factor,
             )
+        norms = [] if norm is None else [norm]
         precision.record(is_applied)
         if is_applied:
             measurement.loss.add(losses, counts)
-            if norm is not None:
-                measurement.grad_norm.add(norm)
+            measurement.grad_norm.add(norms)
         elif is_strict:
             raise NonFiniteError(
                 f"the norm of the gradients is {norm}, and the update was left out; look at the "
@@ -184,7 +190,7 @@ def train_epoch(
         else:
             measurement.skipped += 1
         if observer is not None and observer.after_update(
-            Update(losses, counts, full.samples, norm, is_applied, measurement.loss)
+            Update(losses, counts, full.samples, norms, is_applied, measurement.loss)
         ):
             break
     values = measurement.compute()

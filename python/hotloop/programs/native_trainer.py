@@ -263,10 +263,12 @@ class NativeTrainer:
         return self._program_now().losses
 
     @property
-    def grad_norm(self) -> float:
-        """The norm of all gradients of the last batch, if `max_norm` is given."""
-        assert self._plan is not None
-        return self._plan.norm
+    def grad_norms(self) -> npt.NDArray[np.float64]:
+        """The norm of all gradients of each batch of the last run, if `max_norm` is given.
+
+        NaN of those that were not reached, or whose loss is not finite.
+        """
+        return self._program_now().norms
 
     def evaluate(self, x: Any, y: Any) -> dict[str, float]:
         """Measure the loss of samples, as `train_epoch` does, without training.

@@ -47,6 +47,8 @@ class Program:
         grads: The gradient of each parameter.
         address: Where the words are.
         losses: The mean loss of each batch of the last run.
+        norms: The norm of the gradients of each, where the optimizer's plan measures it; NaN of
+            those that were not reached.
         correct: How many samples of each batch were classified right.
         sizes: How many samples each batch has.
 
@@ -212,6 +214,7 @@ class Program:
         batch_size = int(words[ProgramWord.BATCH])
         steps = -(-len(order) // batch_size)
         self.losses = np.zeros(steps)
+        self.norms = np.full(steps, math.nan)
         self.correct = np.zeros(steps, np.int64)
         self.sizes = np.full(steps, batch_size)
         self.sizes[-1] = len(order) - batch_size * (steps - 1)
@@ -228,6 +231,7 @@ class Program:
         words[ProgramWord.SEED] = seed
         words[ProgramWord.DONE] = 0
         words[ProgramWord.LOSSES] = self.losses.ctypes.data
+        words[ProgramWord.NORMS] = self.norms.ctypes.data
         words[ProgramWord.CORRECT] = self.correct.ctypes.data
         return steps
 

@@ -86,7 +86,9 @@ struct ProgramWord:
     """Where the random numbers of the epoch begin."""
     comptime HAS_INDICES = 32
     """Whether the inputs are int64, and become numbers of the dtype."""
-    comptime END = 33
+    comptime NORMS = 33
+    """Address of a float64 for each batch: the norm of its gradients, where it is measured."""
+    comptime END = 34
     """Number of words."""
 
 
