@@ -294,7 +294,9 @@ class ProgramWord:
     SEED = 31
     HAS_INDICES = 32
     NORMS = 33
-    END = 34
+    WEIGHTS = 34
+    TOTAL = 35
+    END = 36
 
 
 class RateWord:

@@ -69,7 +69,7 @@ struct ProgramWord:
     comptime FIRST_STEP = 23
     """How many batches came before the epoch."""
     comptime LOSSES = 24
-    """Address of a float64 for each batch: the mean loss."""
+    """Address of a float64 for each batch: the mean loss, with weights the weighted one."""
     comptime CORRECT = 25
     """Address of an int64 for each batch: how many samples were classified right."""
     comptime PREDICTIONS = 26
@@ -88,7 +88,12 @@ struct ProgramWord:
     """Whether the inputs are int64, and become numbers of the dtype."""
     comptime NORMS = 33
     """Address of a float64 for each batch: the norm of its gradients, where it is measured."""
-    comptime END = 34
+    comptime WEIGHTS = 34
+    """Address of the weight of each sample, in the dtype of the program; 0 for none."""
+    comptime TOTAL = 35
+    """A float64, the sum of the weights of the batch in work, which has 1 for each sample if there
+    are none; written here."""
+    comptime END = 36
     """Number of words."""
 
 
@@ -134,6 +139,33 @@ struct Program(ImplicitlyCopyable, Movable):
         """
         var batch = self.word(ProgramWord.BATCH)
         return min(batch, self.word(ProgramWord.SAMPLES) - step * batch)
+
+    def total[dtype: DType](self, step: Int) -> Float64:
+        """Adds up the weights of a batch, in its order.
+
+        Parameters:
+            dtype: Float32 or float64.
+
+        Args:
+            step: The batch.
+
+        Returns:
+            The sum; the number of samples if there are no weights.
+        """
+        var size = self.batch_size(step)
+        if self.word(ProgramWord.WEIGHTS) == 0:
+            return Float64(size)
+        var weights = Elements[dtype](
+            unsafe_from_address=self.word(ProgramWord.WEIGHTS)
+        )
+        var order = words_at(self.word(ProgramWord.ORDER)).unsafe_offset(
+            step * self.word(ProgramWord.BATCH)
+        )
+        var total = Float64(0)
+        for s in range(size):
+            var sample = Int(order[unsafe_offset=s])
+            total += weights[unsafe_offset=sample].cast[DType.float64]()
+        return total
 
     def loss(self, step: Int) -> Float64:
         """Reads the mean loss of a batch.
@@ -210,6 +242,10 @@ def _run_batch[
     program.words[unsafe_offset=ProgramWord.IS_TRAINING] = Int64(
         Int(is_training)
     )
+    var total = program.total[dtype](step)
+    program.words.unsafe_bitcast[Float64]()[
+        unsafe_offset=ProgramWord.TOTAL
+    ] = total
     var threads = _threads(program, step)
     executor.execute(
         threads, 1, _run_parts[dtype], program.words.unsafe_bitcast[NoneType]()
@@ -221,9 +257,7 @@ def _run_batch[
         loss += partials.unsafe_bitcast[Float64]()[unsafe_offset=2 * thread]
         correct += partials[unsafe_offset=2 * thread + 1]
     var losses = words_at(program.word(ProgramWord.LOSSES))
-    losses.unsafe_bitcast[Float64]()[unsafe_offset=step] = loss / Float64(
-        program.batch_size(step)
-    )
+    losses.unsafe_bitcast[Float64]()[unsafe_offset=step] = loss / total
     words_at(program.word(ProgramWord.CORRECT))[unsafe_offset=step] = correct
 
 
@@ -290,6 +324,7 @@ def _run_block[
         words_at(program.word(ProgramWord.LABELS)),
         Elements[dtype](unsafe_from_address=program.word(ProgramWord.VALUES)),
         order,
+        program.word(ProgramWord.WEIGHTS),
     )
     var outcome = evaluate_objective[dtype](
         program.word(ProgramWord.OBJECTIVE),
@@ -298,7 +333,7 @@ def _run_block[
         features,
         targets,
         workspace.unsafe_offset(program.word(ProgramWord.DY)),
-        1 / Float64(program.batch_size(step)),
+        1 / program.number(ProgramWord.TOTAL),
         block,
     )
     if block.is_training:

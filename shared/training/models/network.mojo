@@ -197,6 +197,7 @@ struct Network[Model: Layer](Movable):
                     unsafe_from_address=Int(data.values.unsafe_ptr())
                 ),
                 words_at(Int(order.unsafe_ptr())),
+                weights=0,
             ),
             self._place(3),
             1 / Float64(len(order)),

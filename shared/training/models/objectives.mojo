@@ -23,6 +23,32 @@ struct Targets[dtype: DType](ImplicitlyCopyable, Movable):
     """The numbers of each sample of the data, sample by sample."""
     var order: Words
     """Which sample of the data each sample of the block is."""
+    var weights: Int
+    """Address of the weight of each sample of the data; 0 for none."""
+
+    @always_inline
+    def weights_of[
+        width: Int
+    ](self, first: Int, lanes: Int) -> SIMD[Self.dtype, width]:
+        """Reads the weights of samples of the block.
+
+        Parameters:
+            width: The most samples.
+
+        Args:
+            first: The first sample.
+            lanes: How many samples.
+
+        Returns:
+            Their weights; 1 where there is none.
+        """
+        var result = SIMD[Self.dtype, width](1)
+        if self.weights != 0:
+            var weights = Elements[Self.dtype](unsafe_from_address=self.weights)
+            for i in range(lanes):
+                var sample = Int(self.order[unsafe_offset=first + i])
+                result[i] = weights[unsafe_offset=sample]
+        return result
 
 
 @fieldwise_init
@@ -30,7 +56,7 @@ struct Outcome(ImplicitlyCopyable, Movable):
     """What was measured."""
 
     var loss: Float64
-    """The sum of the losses of single samples."""
+    """The sum of the losses of single samples, each times its weight."""
     var correct: Int
     """How many samples have their highest output at their class."""
 
@@ -67,7 +93,7 @@ trait Objective(Deinitable, ImplicitlyCopyable, Movable):
         scale: Float64,
         block: Block,
     ) -> Outcome:
-        """Computes losses and the gradient of their sum times a factor.
+        """Computes weighted losses and the gradient of their sum times a factor.
 
         Parameters:
             dtype: Float32 or float64.
@@ -141,7 +167,7 @@ struct CrossEntropy(Objective):
         scale: Float64,
         block: Block,
     ) -> Outcome:
-        """Computes losses and the gradient of their sum times a factor.
+        """Computes weighted losses and the gradient of their sum times a factor.
 
         Parameters:
             dtype: Float32 or float64.
@@ -162,9 +188,10 @@ struct CrossEntropy(Objective):
         var outcome = Outcome(0, 0)
         var spread = Lanes((self.smoothing / Float64(features)).cast[dtype]())
         var rest = Lanes((1 - self.smoothing).cast[dtype]())
-        var factor = Lanes(scale.cast[dtype]())
         for s in range(0, block.samples, width):
             var lanes = min(width, block.samples - s)
+            var weights = targets.weights_of[width](s, lanes)
+            var factor = weights * scale.cast[dtype]()
             var classes = SIMD[DType.int64, width](0)
             var own = Lanes(0)
             for i in range(lanes):
@@ -204,7 +231,7 @@ struct CrossEntropy(Objective):
                 Lanes(features) * normaliser - total
             )
             outcome.loss += (
-                is_sample.select(losses, Lanes(0))
+                is_sample.select(losses * weights, Lanes(0))
                 .cast[DType.float64]()
                 .reduce_add()
             )
@@ -302,7 +329,7 @@ struct PointObjective[Loss: PointLoss](Objective):
         scale: Float64,
         block: Block,
     ) -> Outcome:
-        """Computes losses and the gradient of their sum times a factor.
+        """Computes weighted losses and the gradient of their sum times a factor.
 
         Parameters:
             dtype: Float32 or float64.
@@ -321,9 +348,10 @@ struct PointObjective[Loss: PointLoss](Objective):
         comptime width = simd_width_of[dtype]()
         comptime Lanes = SIMD[dtype, width]
         var sum = Float64(0)
-        var factor = Lanes((scale / Float64(features)).cast[dtype]())
         for s in range(0, block.samples, width):
             var lanes = min(width, block.samples - s)
+            var weights = targets.weights_of[width](s, lanes)
+            var factor = weights * (scale / Float64(features)).cast[dtype]()
             var is_sample = iota[DType.int32, width]().lt(Int32(lanes))
             for f in range(features):
                 var t = Lanes(0)
@@ -332,7 +360,9 @@ struct PointObjective[Loss: PointLoss](Objective):
                     t[i] = targets.values[unsafe_offset=sample * features + f]
                 var at = f * block.stride + s
                 var x = outputs.unsafe_load[width=width](at)
-                var losses = is_sample.select(self.loss.value(x, t), Lanes(0))
+                var losses = is_sample.select(
+                    self.loss.value(x, t) * weights, Lanes(0)
+                )
                 sum += losses.cast[DType.float64]().reduce_add()
                 grad.unsafe_store[width=width](
                     at,
