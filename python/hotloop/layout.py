@@ -300,10 +300,10 @@ class ProgramWord:
 
 
 class RateWord:
-    """The learning rates of an epoch; the groups' places follow."""
+    """The numbers that change with each batch; their places follow."""
 
-    GROUPS = 0
-    RATES = 1
+    NUMBERS = 0
+    VALUES = 1
     PLACES = 2
 
 

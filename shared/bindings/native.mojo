@@ -24,14 +24,14 @@ from .python import (
 
 
 struct RateWord:
-    """Where each field of the learning rates of an epoch lies, in words."""
+    """Where each field of the numbers that change with each batch lies, in words."""
 
-    comptime GROUPS = 0
-    """Number of parameter groups."""
-    comptime RATES = 1
-    """Address of a float64 for each group of each batch."""
+    comptime NUMBERS = 0
+    """How many there are: learning rates and weight decays of groups."""
+    comptime VALUES = 1
+    """Address of a float64 for each number of each batch."""
     comptime PLACES = 2
-    """Addresses of the groups' learning rates in the plan, one word each."""
+    """Addresses of the numbers in the plan, one word each."""
 
 
 def _layer_kept(self_: Int, args: Words, count: Int) abi("C") -> Int:
@@ -89,11 +89,11 @@ def _train_batches(self_: Int, args: Words, count: Int) abi("C") -> Int:
 
 
 def _set_rates(rates: Words, step: Int):
-    var groups = Int(rates[unsafe_offset=RateWord.GROUPS])
-    var values = words_at(Int(rates[unsafe_offset=RateWord.RATES]))
-    for group in range(groups):
-        var place = Int(rates[unsafe_offset=RateWord.PLACES + group])
-        words_at(place)[] = values[unsafe_offset=step * groups + group]
+    var numbers = Int(rates[unsafe_offset=RateWord.NUMBERS])
+    var values = words_at(Int(rates[unsafe_offset=RateWord.VALUES]))
+    for index in range(numbers):
+        var place = Int(rates[unsafe_offset=RateWord.PLACES + index])
+        words_at(place)[] = values[unsafe_offset=step * numbers + index]
 
 
 def _forward_batches(self_: Int, args: Words, count: Int) abi("C") -> Int:

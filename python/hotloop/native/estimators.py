@@ -17,6 +17,7 @@ from hotloop.optimizers import SGD, Adam
 from hotloop.programs.native_trainer import NativeTrainer
 
 try:
+    from scipy.sparse import issparse
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.metrics import accuracy_score, r2_score
@@ -25,12 +26,16 @@ try:
     from sklearn.utils import check_random_state, column_or_1d
     from sklearn.utils._param_validation import Interval, StrOptions
     from sklearn.utils.multiclass import check_classification_targets, type_of_target
-    from sklearn.utils.validation import check_is_fitted, validate_data
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
     raise ImportError("hotloop's estimators need scikit-learn; install hotloop[sklearn]") from error
 
 __all__ = ["NativeMLPClassifier", "NativeMLPRegressor"]
 
+#: How samples are validated.
+_SAMPLES: dict[str, Any] = {"accept_sparse": ["csr", "csc"], "dtype": np.float32, "order": "C"}
+#: Rows of sparse samples that are made dense at once for a prediction.
+_CHUNK = 4096
 _ACTIVATIONS = {
     "identity": nn.Identity,
     "logistic": nn.Sigmoid,
@@ -118,33 +123,42 @@ class _NativeMLP(BaseEstimator):  # type: ignore[misc]
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
     }
 
-    def fit(self, X: Any, y: Any) -> Any:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """Fit the model to data.
 
         Args:
-            X: Samples, shape (N, features); computed in float32.
+            X: Samples, shape (N, features), dense or a sparse matrix or array of scipy; computed in
+                float32. Sparse ones are made dense, which takes 4 * N * features bytes.
             y: Classes or numbers, shape (N,) or (N, outputs).
+            sample_weight: Weights >= 0, shape (N,), or one number; None for 1.
 
         Returns:
             The estimator.
+
+        Raises:
+            ValueError: If an argument is out of its range, or the weights of all samples, of those
+                of a batch, or of those that are held out are all 0.
+            NonFiniteError: If a loss or gradient is not finite; the update was not made.
         """
         self._validate_params()
         is_new = not (self.warm_start and hasattr(self, "model_"))
         X, targets = self._validated(X, y, is_new)
+        weights = _checked_weights(sample_weight, X)
         if is_new:
             self._start(X.shape[1])
-        self._train(X, y, targets, self.max_iter, self.early_stopping)
+        self._train(X, y, targets, weights, self.max_iter, self.early_stopping)
         return self
 
-    def _partial_fit(self, X: Any, y: Any, classes: Any = None) -> Any:
+    def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Any:
         self._validate_params()
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
         is_new = not hasattr(self, "model_")
         X, targets = self._validated(X, y, is_new, classes)
+        weights = _checked_weights(sample_weight, X)
         if is_new:
             self._start(X.shape[1])
-        self._train(X, y, targets, 1, False)
+        self._train(X, y, targets, weights, 1, False)
         return self
 
     @property
@@ -211,6 +225,7 @@ class _NativeMLP(BaseEstimator):  # type: ignore[misc]
         X: Any,
         y: Any,
         targets: Any,
+        weights: Any,
         epochs: int,
         has_validation: bool,
     ) -> None:
@@ -218,20 +233,22 @@ class _NativeMLP(BaseEstimator):  # type: ignore[misc]
         held_out: Any = None
         if has_validation:
             is_stratified = isinstance(self, ClassifierMixin) and np.ndim(y) == 1
-            X, val_x, targets, _, _, val_y = train_test_split(
-                X,
-                targets,
-                np.asarray(y),
+            arrays = [X, targets, np.asarray(y), *([] if weights is None else [weights])]
+            X, val_x, targets, _, _, val_y, *split = train_test_split(
+                *arrays,
                 random_state=random,
                 test_size=self.validation_fraction,
                 stratify=y if is_stratified else None,
             )
+            weights, val_weights = split or (None, None)
             if len(val_x) < 2:
                 raise ValueError(
                     f"validation_fraction={self.validation_fraction} leaves {len(val_x)} of the "
                     "samples for validation, at least 2 are needed"
                 )
-            held_out = (val_x, val_y)
+            if val_weights is not None and not val_weights.any():
+                raise ValueError("sample_weight is 0 for all samples that are held out")
+            held_out = (val_x, val_y, val_weights)
         samples = len(X)
         batch_size = min(200 if self.batch_size == "auto" else int(self.batch_size), samples)
         trainer = self.__dict__.get("_trainer")
@@ -239,27 +256,31 @@ class _NativeMLP(BaseEstimator):  # type: ignore[misc]
             trainer = self._trainer = NativeTrainer(
                 self.model_, loss=self._loss, optimizer=self._optimizer, batch_size=batch_size
             )
-        # scikit-learn divides the penalty by the size of a batch, and spares the biases.
-        self._optimizer.param_groups[0]["weight_decay"] = float(self.alpha) / batch_size
-        inputs, outputs = trainer.checked(torch.from_numpy(X), torch.from_numpy(targets))
+        inputs, outputs = trainer.checked(X, targets)
+        sample_weight = trainer.checked_weights(weights, samples)
         order = torch.arange(samples)
         sizes = np.full(-(-samples // batch_size), batch_size)
         sizes[-1] -= sizes.sum() - samples
-        weights = [layer.weight.detach().view(-1) for layer in self._linears()]
+        coefs = [layer.weight.detach().view(-1) for layer in self._linears()]
         best: list[torch.Tensor] = []
         self.n_iter_ = 0
         for _ in range(epochs):
             if self.shuffle:
                 order = torch.from_numpy(random.permutation(samples))
-            penalty = sum(float(weight.dot(weight)) for weight in weights)
-            done = trainer.train_batches(inputs, outputs, order)
+            penalty = sum(float(weights.dot(weights)) for weights in coefs)
+            # scikit-learn divides the penalty by the weight of a batch, and spares the biases.
+            totals = trainer.totals(order, sample_weight)
+            decays = np.stack([self.alpha / totals, 0 * totals], axis=1)
+            done = trainer.train_batches(
+                inputs, outputs, order, weights=sample_weight, decays=decays
+            )
             if done < len(sizes):
                 raise NonFiniteError(
                     f"the loss of a batch is {trainer.losses[done]:g}, or a gradient is not "
                     "finite; look at the samples and learning_rate_init"
                 )
-            loss = float(trainer.losses @ sizes / samples)
-            self.loss_ = loss + 0.5 * self.alpha * penalty / batch_size
+            losses = trainer.losses + 0.5 * self.alpha * penalty / totals
+            self.loss_ = float(losses @ sizes / samples)
             self.n_iter_ += 1
             self.t_ += samples
             self.loss_curve_.append(self.loss_)
@@ -312,8 +333,12 @@ class _NativeMLP(BaseEstimator):  # type: ignore[misc]
 
     def _outputs(self, X: Any) -> npt.NDArray[np.float32]:
         check_is_fitted(self, "model_")
-        X = validate_data(self, X, reset=False, dtype=np.float32, order="C")
-        return self._outputs_of(X)
+        X = validate_data(self, X, reset=False, **_SAMPLES)
+        if not issparse(X):
+            return self._outputs_of(X)
+        rows = X.tocsr()
+        chunks = (rows[at : at + _CHUNK].toarray() for at in range(0, rows.shape[0], _CHUNK))
+        return np.concatenate([self._outputs_of(chunk) for chunk in chunks])
 
     def _outputs_of(self, X: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         trainer = self.__dict__.get("_trainer")
@@ -332,17 +357,40 @@ class _NativeMLP(BaseEstimator):  # type: ignore[misc]
         """Return samples and targets as the kernels read them."""
         raise NotImplementedError
 
-    def _score(self, X: Any, y: Any) -> float:
+    def _score(self, X: Any, y: Any, sample_weight: Any) -> float:
         raise NotImplementedError
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def _dense(X: Any) -> npt.NDArray[np.float32]:
+    """Return samples as the kernels read them."""
+    dense: npt.NDArray[np.float32] = X.toarray(order="C") if issparse(X) else X
+    return dense
+
+
+def _checked_weights(sample_weight: Any, X: Any) -> Any:
+    """Return weights as the kernels read them, or None for None."""
+    if sample_weight is None:
+        return None
+    return _check_sample_weight(sample_weight, X, dtype=np.float32, ensure_non_negative=True)
 
 
 class NativeMLPClassifier(ClassifierMixin, _NativeMLP):  # type: ignore[misc]
     """`sklearn.neural_network.MLPClassifier`, trained in Mojo.
 
-    Options, attributes and defaults are scikit-learn's; `solver="lbfgs"` and sample weights are not
-    there. Arithmetic is float32, and Adam's epsilon is added to the corrected root, as in torch.
-    Two classes have one output, several labels of a sample one each; the loss is the mean over
-    labels, where scikit-learn's is their sum.
+    Options, attributes and defaults are scikit-learn's; `solver="lbfgs"` is not there. Arithmetic
+    is float32, and Adam's epsilon is added to the corrected root, as in torch. Two classes have one
+    output, several labels of a sample one each; the loss is the mean over labels, where
+    scikit-learn's is their sum.
+
+    Sample weights are scikit-learn's: the loss of a batch is `sum(weight * loss) / sum(weight)`, its
+    penalty is divided by `sum(weight)`, and the score of early stopping has them, too. A negative
+    weight is an error, as are batches without any weight, which may come up in each epoch: leave
+    out samples of weight 0, or take larger batches.
 
     Attributes:
         classes_: The classes.
@@ -359,9 +407,8 @@ class NativeMLPClassifier(ClassifierMixin, _NativeMLP):  # type: ignore[misc]
         is_new: bool,
         classes: Any = None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any]]:
-        X, y = validate_data(
-            self, X, y, dtype=np.float32, order="C", multi_output=True, reset=is_new
-        )
+        X, y = validate_data(self, X, y, multi_output=True, reset=is_new, **_SAMPLES)
+        X = _dense(X)
         check_classification_targets(y)
         is_multilabel = type_of_target(y) == "multilabel-indicator"
         if y.ndim == 2 and y.shape[1] == 1:
@@ -383,12 +430,13 @@ class NativeMLPClassifier(ClassifierMixin, _NativeMLP):  # type: ignore[misc]
         targets = y if is_multilabel else np.searchsorted(self.classes_, y)
         return X, np.asarray(targets, np.float32).reshape(len(X), -1)
 
-    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Any:
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Any:
         """Train for one epoch.
 
         Args:
-            X: Samples.
+            X: Samples, as in `fit`.
             y: Their classes.
+            sample_weight: Their weights, as in `fit`.
             classes: All classes; needed at the first call, and not used later.
 
         Returns:
@@ -402,7 +450,7 @@ class NativeMLPClassifier(ClassifierMixin, _NativeMLP):  # type: ignore[misc]
                 f"`classes={classes!r}` is not the same as on last call to partial_fit, was: "
                 f"{self.classes_!r}"
             )
-        return self._partial_fit(X, y, classes)
+        return self._partial_fit(X, y, sample_weight, classes)
 
     def predict_proba(self, X: Any) -> npt.NDArray[Any]:
         """Return the probability of each class, shape (N, classes).
@@ -440,8 +488,9 @@ class NativeMLPClassifier(ClassifierMixin, _NativeMLP):  # type: ignore[misc]
         index = outputs.argmax(1) if is_softmax else (outputs[:, 0] > 0).astype(int)
         return np.asarray(self.classes_[index])
 
-    def _score(self, X: Any, y: Any) -> float:
-        return float(accuracy_score(y, self._classes_of(self._outputs_of(X))))
+    def _score(self, X: Any, y: Any, sample_weight: Any) -> float:
+        preds = self._classes_of(self._outputs_of(X))
+        return float(accuracy_score(y, preds, sample_weight=sample_weight))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -452,9 +501,9 @@ class NativeMLPClassifier(ClassifierMixin, _NativeMLP):  # type: ignore[misc]
 class NativeMLPRegressor(RegressorMixin, _NativeMLP):  # type: ignore[misc]
     """`sklearn.neural_network.MLPRegressor`, trained in Mojo.
 
-    Options, attributes and defaults are scikit-learn's; `solver="lbfgs"`, `loss="poisson"` and
-    sample weights are not there. Arithmetic is float32, and Adam's epsilon is added to the
-    corrected root, as in torch.
+    Options, attributes and defaults are scikit-learn's; `solver="lbfgs"` and `loss="poisson"` are
+    not there. Arithmetic is float32, and Adam's epsilon is added to the corrected root, as in
+    torch. Sample weights are as in `NativeMLPClassifier`.
 
     Attributes:
         model_: The `nn.Sequential` that was trained.
@@ -475,8 +524,9 @@ class NativeMLPRegressor(RegressorMixin, _NativeMLP):  # type: ignore[misc]
         classes: Any = None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any]]:
         X, y = validate_data(
-            self, X, y, dtype=np.float32, order="C", multi_output=True, y_numeric=True, reset=is_new
+            self, X, y, multi_output=True, y_numeric=True, reset=is_new, **_SAMPLES
         )
+        X = _dense(X)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if is_new:
@@ -484,17 +534,18 @@ class NativeMLPRegressor(RegressorMixin, _NativeMLP):  # type: ignore[misc]
             self._is_flat = y.ndim == 1
         return X, np.ascontiguousarray(y, np.float32).reshape(len(X), -1)
 
-    def partial_fit(self, X: Any, y: Any) -> Any:
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """Train for one epoch.
 
         Args:
-            X: Samples.
+            X: Samples, as in `fit`.
             y: Their numbers.
+            sample_weight: Their weights, as in `fit`.
 
         Returns:
             The estimator.
         """
-        return self._partial_fit(X, y)
+        return self._partial_fit(X, y, sample_weight)
 
     def predict(self, X: Any) -> npt.NDArray[np.float32]:
         """Return the numbers of each sample, shape (N,) or (N, outputs) as those of `fit`.
@@ -505,6 +556,7 @@ class NativeMLPRegressor(RegressorMixin, _NativeMLP):  # type: ignore[misc]
         outputs = self._outputs(X)
         return outputs[:, 0] if self._is_flat else outputs
 
-    def _score(self, X: Any, y: Any) -> float:
+    def _score(self, X: Any, y: Any, sample_weight: Any) -> float:
         outputs = self._outputs_of(X)
-        return float(r2_score(y, outputs[:, 0] if self._is_flat else outputs))
+        preds = outputs[:, 0] if self._is_flat else outputs
+        return float(r2_score(y, preds, sample_weight=sample_weight))

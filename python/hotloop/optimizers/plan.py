@@ -294,22 +294,26 @@ class Plan:
         """
         self._write_around(around)
 
-    def rate_addresses(self, rule: Rule) -> list[int]:
-        """Return where the learning rate of each group lies, as a float64.
+    def places(self, rule: Rule, name: str) -> list[npt.NDArray[np.float64]]:
+        """Return where a number of each group lies, as views of one element.
+
+        Args:
+            rule: The optimizer.
+            name: The number's name in a group, such as "lr".
 
         Raises:
             UnsupportedError: If it is not one field of the rule.
         """
         assert self._hyperparameters is not None
-        addresses = []
+        places = []
         for index, group in enumerate(rule.param_groups):
             values = rule.hyperparameters(group)
-            others = rule.hyperparameters({**group, "lr": group["lr"] + 1.0})
+            others = rule.hyperparameters({**group, name: group[name] + 1.0})
             fields = [i for i, (a, b) in enumerate(zip(values, others)) if a != b]
             if len(fields) != 1:
-                raise UnsupportedError("more than the learning rate depends on it")
-            addresses.append(self._hyperparameters[index, fields[0] :].ctypes.data)
-        return addresses
+                raise UnsupportedError(f"{name} is not one number of the kernel")
+            places.append(self._hyperparameters[index, fields[0] : fields[0] + 1])
+        return places
 
     def end_loop(self) -> None:
         """Tell autograd that the parameters were modified in place."""

@@ -136,6 +136,7 @@ class NativeTrainer:
         x: Any,
         y: Any,
         *,
+        sample_weight: Any = None,
         order: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, float]:
@@ -146,29 +147,34 @@ class NativeTrainer:
                 a NumPy array; it is read where it is.
             y: Class indices, int64, shape (N,); or numbers in the model's dtype, in the shape of
                 the outputs, or (N,) for one output.
+            sample_weight: Weights >= 0 in the model's dtype, shape (N,); the loss of a batch is
+                then `sum(weight * loss) / sum(weight)`. None for the mean.
             order: Numbers of samples, int64, in the order in which they are taken; a new random
                 one by default.
             generator: What the random order and the seed of dropout are drawn from; torch's own
                 by default.
 
         Returns:
-            "loss", the mean over all samples, and with classes "accuracy", the fraction that was
-            classified right; both as the samples were seen, before the update by their batch.
+            "loss", the mean over all samples, with weights the weighted one, and with classes
+            "accuracy", the fraction that was classified right, without weights; both as the samples
+            were seen, before the update by their batch.
 
         Raises:
-            ValueError: If a shape or dtype does not fit, or a class or number of a sample is out of
-                range. Nothing is trained then.
+            ValueError: If a shape or dtype does not fit, a class, weight or number of a sample is
+                out of range, or all weights of a batch are 0. Nothing is trained then.
             NonFiniteError: If the loss of a batch, or a gradient, is not finite; the updates before
                 it have been made, and none by it.
         """
         x, y = self.checked(x, y)
+        weights = self.checked_weights(sample_weight, len(x))
         if order is None:
             order = torch.randperm(len(x), generator=generator)
         steps = -(-len(order) // self.batch_size)
         rates = None if self.scheduler is None else self.scheduler.upcoming(steps)
         before = self.step
         try:
-            done = self.train_batches(x, y, order, rates, seed=self.draw_seed(generator))
+            seed = self.draw_seed(generator)
+            done = self.train_batches(x, y, order, rates, seed=seed, weights=weights)
         finally:
             # An interrupt comes before the number that the call returns.
             if self.scheduler is not None:
@@ -180,7 +186,7 @@ class NativeTrainer:
                 f"gradient that is not finite; it was not trained on, and {done} "
                 "batches were"
             )
-        return self._summed(program)
+        return self._summed(program, self.totals(order, weights))
 
     def train_batches(
         self,
@@ -190,6 +196,9 @@ class NativeTrainer:
         rates: npt.NDArray[np.float64] | None = None,
         outputs: Tensor | None = None,
         seed: int = 0,
+        *,
+        weights: Tensor | None = None,
+        decays: npt.NDArray[np.float64] | None = None,
     ) -> int:
         """Train on batches, up to the first whose loss or gradient is not finite.
 
@@ -202,14 +211,20 @@ class NativeTrainer:
             outputs: Where the model's outputs go, as `empty_outputs` returns it, in the places of
                 the samples; None for nowhere.
             seed: What the masks of dropout depend on, beside `step`; below 2^63.
+            weights: The weight of each sample, as `checked_weights` returns them.
+            decays: The "weight_decay" of each batch, shape (batches, groups), in the place of those
+                of the optimizer, which stay as they are; None for these.
 
         Returns:
             How many batches were trained on; `losses` has theirs, and that of the next one.
 
         Raises:
-            ValueError: If the order holds a number of no sample. Nothing is trained then.
+            ValueError: If the order holds a number of no sample, or all weights of a batch are 0.
+                Nothing is trained then.
         """
         _check_order(order, len(x))
+        if weights is not None:
+            self.totals(order, weights)
         self._program_for(x).check_batches(len(order), True)
         program, plan = self._prepared()
         steps = program.begin(
@@ -217,13 +232,20 @@ class NativeTrainer:
             order,
             self.objective,
             y=y,
+            weights=weights,
             outputs=outputs,
             first_step=self.step,
             seed=seed,
         )
-        addresses = [] if rates is None else plan.rate_addresses(self.optimizer)
+        rate_places = [] if rates is None else plan.places(self.optimizer, "lr")
+        decay_places = [] if decays is None else plan.places(self.optimizer, "weight_decay")
+        before = [float(place[0]) for place in decay_places]
+        values = [each for each in (rates, decays) if each is not None]
         # It must outlive the calls.
-        words = _Rates(np.zeros((steps, 0)) if rates is None else rates, addresses)
+        words = _Rates(
+            np.hstack(values) if values else np.zeros((steps, 0)),
+            [place.ctypes.data for place in (*rate_places, *decay_places)],
+        )
         count = 1
         try:
             while program.done < steps:
@@ -242,9 +264,33 @@ class NativeTrainer:
                 if done < last:
                     break
         finally:
+            for place, value in zip(decay_places, before):
+                place[0] = value
             plan.end_loop()
             self.step += program.done
         return program.done
+
+    def totals(self, order: Tensor, weights: Tensor | None) -> npt.NDArray[np.float64]:
+        """Return the sum of the weights of each batch, which is its size without weights.
+
+        Args:
+            order: Numbers of samples.
+            weights: The weight of each sample, or None.
+
+        Raises:
+            ValueError: If a sum is 0.
+        """
+        starts = np.arange(0, len(order), self.batch_size)
+        if weights is None:
+            return np.minimum(len(order) - starts, self.batch_size).astype(np.float64)
+        totals: npt.NDArray[np.float64] = np.add.reduceat(weights[order].double().numpy(), starts)
+        if not totals.all():
+            batch = int(np.argmin(totals))
+            raise ValueError(
+                f"the weights of batch {batch} of {len(totals)} are all 0, so that it has no mean "
+                "loss; leave out samples without weight, or take larger batches"
+            )
+        return totals
 
     def draw_seed(self, generator: torch.Generator | None = None) -> int:
         """Return a seed for the masks of dropout, or 0 and draw nothing if there is none."""
@@ -288,7 +334,7 @@ class NativeTrainer:
         program.check_batches(len(x), False)
         steps = program.begin(x, torch.arange(len(x)), self.objective, y=y)
         self._kernels.forward_batches(program.address, 0, steps, self._parallel_for)
-        return self._summed(program)
+        return self._summed(program, program.sizes)
 
     def predict(self, x: Any) -> Tensor:
         """Return the model's outputs in evaluation, without a graph.
@@ -329,11 +375,10 @@ class NativeTrainer:
         self._plan = self.optimizer.plan_loop(self._around)
         return program, self._plan
 
-    def _summed(self, program: Program) -> dict[str, float]:
-        samples = program.sizes.sum()
-        values = {"loss": float(program.losses @ program.sizes / samples)}
+    def _summed(self, program: Program, totals: npt.NDArray[Any]) -> dict[str, float]:
+        values = {"loss": float(program.losses @ totals / totals.sum())}
         if self.objective.has_labels:
-            values["accuracy"] = float(program.correct.sum() / samples)
+            values["accuracy"] = float(program.correct.sum() / program.sizes.sum())
         return values
 
     def checked(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
@@ -373,6 +418,28 @@ class NativeTrainer:
             )
         return x, y.contiguous()
 
+    def checked_weights(self, sample_weight: Any, samples: int) -> Tensor | None:
+        """Return the weights of samples as the kernels read them, or None for None.
+
+        Raises:
+            ValueError: If a shape or dtype does not fit, or a weight is negative or not finite.
+        """
+        if sample_weight is None:
+            return None
+        weights = as_tensor("sample_weight", sample_weight)
+        if weights.dtype != self._dtype or weights.shape != (samples,):
+            raise ValueError(
+                f"sample_weight must be {self._dtype} in shape ({samples},), got {weights.dtype} "
+                f"in shape {tuple(weights.shape)}"
+            )
+        is_bad = ~((weights >= 0) & weights.isfinite())
+        if is_bad.any():
+            index = int(is_bad.nonzero()[0])
+            raise ValueError(
+                f"sample_weight[{index}] is {float(weights[index]):g}, must be finite and >= 0"
+            )
+        return weights.contiguous()
+
     def _checked_inputs(self, samples: Any) -> Tensor:
         x = as_tensor("x", samples).contiguous()
         dtype = torch.int64 if self._entries else self._dtype
@@ -393,18 +460,18 @@ class NativeTrainer:
 
 
 class _Rates:
-    """The learning rate of each group at each step of an epoch, as the kernels read it.
+    """Numbers of the groups at each step of an epoch, as the kernels read them.
 
     Args:
-        values: float64, shape (steps, groups).
-        addresses: Where each group's rate goes.
+        values: float64, shape (steps, numbers).
+        addresses: Where each number goes.
     """
 
     def __init__(self, values: npt.NDArray[np.float64], addresses: list[int]) -> None:
         self._values = np.ascontiguousarray(values)
         self._words = np.zeros(RateWord.PLACES + len(addresses), np.int64)
-        self._words[RateWord.GROUPS] = len(addresses)
-        self._words[RateWord.RATES] = self._values.ctypes.data
+        self._words[RateWord.NUMBERS] = len(addresses)
+        self._words[RateWord.VALUES] = self._values.ctypes.data
         self._words[RateWord.PLACES :] = addresses
         self.address = self._words.ctypes.data
 

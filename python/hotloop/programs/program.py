@@ -193,6 +193,7 @@ class Program:
         objective: Objective | None = None,
         *,
         y: Tensor | None = None,
+        weights: Tensor | None = None,
         outputs: Tensor | None = None,
         first_step: int = 0,
         seed: int = 0,
@@ -206,6 +207,7 @@ class Program:
             order: The numbers of those that are used, in order.
             objective: The loss; None for none.
             y: What the samples' outputs should be.
+            weights: The weight of each sample, in `dtype`; no batch's sum is 0. None for none.
             outputs: Where the outputs go, in the places of the samples; None for nowhere.
             first_step: How many batches came before.
             seed: Where random numbers begin.
@@ -218,10 +220,11 @@ class Program:
         self.correct = np.zeros(steps, np.int64)
         self.sizes = np.full(steps, batch_size)
         self.sizes[-1] = len(order) - batch_size * (steps - 1)
-        self._kept = (x, y, order, outputs)
+        self._kept = (x, y, weights, order, outputs)
         target = 0 if y is None else y.data_ptr()
         words[ProgramWord.DATA] = x.data_ptr()
         words[ProgramWord.LABELS] = words[ProgramWord.VALUES] = target
+        words[ProgramWord.WEIGHTS] = 0 if weights is None else weights.data_ptr()
         words[ProgramWord.ORDER] = order.data_ptr()
         words[ProgramWord.SAMPLES] = len(order)
         words[ProgramWord.OBJECTIVE] = -1 if objective is None else objective.kind

@@ -113,6 +113,130 @@ def test_losses_and_parameters_are_torchs(
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=tolerance, atol=20 * tolerance)
 
 
+def weighted(loss: str, outputs: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean of the losses of samples."""
+    each = copy.copy(LOSSES[loss])
+    each.reduction = "none"
+    losses = each(outputs, y).flatten(1).mean(1) if y.ndim > 1 else each(outputs, y)
+    return (weights * losses).sum() / weights.sum()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("sizes", [(8, 33, 3), (64, 512, 5)])
+def test_sample_weights_are_those_of_a_weighted_mean(
+    sizes: tuple[int, ...], loss: str, dtype: torch.dtype, threads: int
+) -> None:
+    torch.manual_seed(0)
+    model = mlp(*sizes).to(dtype)
+    twin = copy.deepcopy(model)
+    # Batches of several blocks in the wide model, and a smaller one at the end.
+    x, y = data(loss, 2 * 300 + 41, sizes[0], sizes[-1], dtype)
+    weights = torch.rand(len(x), dtype=dtype) * torch.randint(0, 4, (len(x),))
+    trainer = NativeTrainer(
+        model,
+        loss=LOSSES[loss],
+        optimizer=SGD(model.parameters(), lr=0.1),
+        batch_size=300,
+        threads=threads,
+    )
+    optimizer = SGD(twin.parameters(), lr=0.1)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    order = torch.randperm(len(x))
+    values = trainer.train_epoch(x, y, sample_weight=weights, order=order)
+    losses, totals = [], []
+    for batch in order.split(300):
+        optimizer.zero_grad()
+        value = weighted(loss, twin(x[batch]), y[batch], weights[batch])
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+        totals.append(weights[batch].sum().item())
+    np.testing.assert_allclose(trainer.losses, losses, rtol=tolerance)
+    assert values["loss"] == pytest.approx(np.average(losses, weights=totals), rel=tolerance)
+    for ours, theirs in zip(model.parameters(), twin.parameters()):
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=20 * tolerance)
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=tolerance, atol=20 * tolerance)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_weights_of_one_change_no_bit_and_other_weights_no_accuracy(loss: str) -> None:
+    torch.manual_seed(0)
+    x, y = data(loss, 205, 64, 5, torch.float32)
+    order = torch.randperm(len(x))
+    start = mlp(64, 512, 5)
+    models = [copy.deepcopy(start) for _ in range(3)]
+    values = []
+    for model, weights in zip(models, (None, torch.ones(len(x)), torch.rand(len(x)) + 0.1)):
+        # No update, so that all see the same outputs.
+        optimizer = SGD(model.parameters(), lr=0.0)
+        trainer = NativeTrainer(model, loss=loss, optimizer=optimizer, batch_size=100)
+        values.append(trainer.train_epoch(x, y, sample_weight=weights, order=order))
+        # Neither stay for what comes next.
+        assert trainer.evaluate(x, y) == NativeTrainer(
+            start, loss=loss, optimizer=SGD(start.parameters()), batch_size=100
+        ).evaluate(x, y)
+    assert values[0] == values[1]
+    assert values[0]["loss"] != values[2]["loss"]
+    assert values[0].get("accuracy") == values[2].get("accuracy")
+    grads = [[param.grad for param in model.parameters()] for model in models]
+    assert all(torch.equal(a, b) for a, b in zip(*grads[:2]))
+    assert not any(torch.equal(a, b) for a, b in zip(grads[0], grads[2]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w[1:], r"sample_weight must be torch.float32 in shape \(9,\), got .*\(8,\)"),
+        (lambda w: w[:, None], r"in shape \(9,\), got torch.float32 in shape \(9, 1\)"),
+        (lambda w: w.double(), r"must be torch.float32 in shape \(9,\), got torch.float64"),
+        (lambda w: w.tolist(), "sample_weight must be a CPU tensor or a NumPy array, got list"),
+        (lambda w: w.index_fill(0, torch.tensor(2), -1), r"sample_weight\[2\] is -1, must be"),
+        (lambda w: w.index_fill(0, torch.tensor(3), torch.nan), r"sample_weight\[3\] is nan, must"),
+        (lambda w: w.index_fill(0, torch.tensor(4), torch.inf), r"sample_weight\[4\] is inf, must"),
+        (lambda w: w.index_fill(0, torch.tensor([8]), 0), "the weights of batch 2 of 3 are all 0"),
+    ],
+)
+def test_bad_sample_weights_are_named(change: Callable[[Tensor], Any], message: str) -> None:
+    model = mlp(3, 2)
+    before = copy.deepcopy(model)
+    trainer = NativeTrainer(
+        model, loss="mse", optimizer=SGD(model.parameters(), lr=0.1), batch_size=4
+    )
+    with pytest.raises(ValueError, match=message):
+        trainer.train_epoch(
+            torch.randn(9, 3),
+            torch.randn(9, 2),
+            sample_weight=change(torch.ones(9)),
+            order=torch.arange(9),
+        )
+    for ours, theirs in zip(model.parameters(), before.parameters()):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", [SGD, AdamW])
+def test_weight_decays_of_batches_are_those_of_steps(kind: Any) -> None:
+    torch.manual_seed(0)
+    model = mlp(6, 9, 3).double()
+    twin = copy.deepcopy(model)
+    x, y = data("mse", 50, 6, 3, torch.float64)
+    optimizer = kind(model.parameters(), lr=0.01, weight_decay=0.5)
+    trainer = NativeTrainer(model, loss="mse", optimizer=optimizer, batch_size=20)
+    other = kind(twin.parameters(), lr=0.01, weight_decay=0.5)
+    order = torch.arange(len(x))
+    decays = np.array([[0.1], [3.0], [0.0]])
+    trainer.train_batches(*trainer.checked(x, y), order, decays=decays)
+    trainer.train_epoch(x, y, order=order)
+    values = iter([*decays[:, 0], 0.5, 0.5, 0.5])
+    for _ in range(2):
+        for batch in split(x, y, order, 20):
+            other.param_groups[0]["weight_decay"] = float(next(values))
+            train_by_hand(twin, other, LOSSES["mse"], [batch])
+    for ours, theirs in zip(model.parameters(), twin.parameters()):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_gradients_are_torchs(activation: Callable[[], nn.Module], dtype: torch.dtype) -> None:
