@@ -387,10 +387,10 @@ class NativeMLPClassifier(ClassifierMixin, _NativeMLP):  # type: ignore[misc]
     output, several labels of a sample one each; the loss is the mean over labels, where
     scikit-learn's is their sum.
 
-    Sample weights are scikit-learn's: the loss of a batch is `sum(weight * loss) / sum(weight)`, its
-    penalty is divided by `sum(weight)`, and the score of early stopping has them, too. A negative
-    weight is an error, as are batches without any weight, which may come up in each epoch: leave
-    out samples of weight 0, or take larger batches.
+    Sample weights are scikit-learn's: the loss of a batch is `sum(weight * loss) / sum(weight)`,
+    its penalty is divided by `sum(weight)`, and the score of early stopping has them, too. A
+    negative weight is an error, and so is a batch whose weights are all 0, which can come up in any
+    epoch: leave out samples of weight 0, or take larger batches.
 
     Attributes:
         classes_: The classes.

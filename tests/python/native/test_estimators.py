@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits, make_multilabel_classification
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
@@ -17,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from hotloop import backend
+from hotloop.native import estimators
 from hotloop.native.estimators import NativeMLPClassifier, NativeMLPRegressor
 
 pytestmark = [
@@ -32,12 +35,26 @@ pytestmark = [
 )
 @pytest.mark.filterwarnings("ignore")
 def test_they_are_estimators(estimator: Any) -> None:
-    results = check_estimator(estimator, on_fail=None, on_skip=None)
+    # A weight of 2 and a sample twice are the same but for rounding, which is that of float32, and
+    # scikit-learn asks for 1e-7; `test_weights_are_repeated_samples` compares them.
+    reason = "arithmetic is float32"
+    results = check_estimator(
+        estimator,
+        expected_failed_checks={
+            "check_sample_weight_equivalence_on_dense_data": reason,
+            "check_sample_weight_equivalence_on_sparse_data": reason,
+        },
+        on_fail=None,
+        on_skip=None,
+    )
     failed = [
         (each["check_name"], each["exception"]) for each in results if each["status"] == "failed"
     ]
     assert failed == []
-    assert sum(each["status"] == "passed" for each in results) > 40
+    passed = {each["check_name"] for each in results if each["status"] == "passed"}
+    assert len(passed) > 40
+    assert "check_sample_weights_not_overwritten" in passed
+    assert "check_estimator_sparse_array" in passed
 
 
 def test_defaults_are_sklearns() -> None:
@@ -178,3 +195,169 @@ def test_bad_options_are_named() -> None:
         NativeMLPRegressor(early_stopping=True).partial_fit(X, y)
     with pytest.raises(ValueError, match="leaves 1 of the samples for validation"):
         NativeMLPRegressor(early_stopping=True).fit(X[:10], y[:10])
+
+
+KINDS = ("binary", "multiclass", "multilabel", "regressor", "regressor of two")
+
+
+def samples_of(kind: str, samples: int = 130) -> tuple[Any, Any, int]:
+    """Return samples, what they should be, and how many outputs the mean of a loss is over."""
+    random = np.random.default_rng(0)
+    X = random.normal(size=(samples, 7)).astype(np.float32)
+    scores = X @ random.normal(size=(7, 3)) + 0.1
+    targets = {
+        "binary": (scores[:, 0] > 0, 1),
+        "multiclass": (scores.argmax(1), 1),
+        "multilabel": ((scores > 0).astype(int), 3),
+        "regressor": (scores[:, 0], 1),
+        "regressor of two": (scores[:, :2], 2),
+    }
+    y, outputs = targets[kind]
+    return X, y, outputs
+
+
+def classes_of(kind: str, y: Any) -> dict[str, Any]:
+    """Return what `partial_fit` wants to know at its first call."""
+    if kind.startswith("regressor"):
+        return {}
+    return {"classes": np.arange(y.shape[1]) if y.ndim == 2 else np.unique(y)}
+
+
+def params_of(model: Any) -> list[Any]:
+    return [*model.coefs_, *model.intercepts_]
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+@pytest.mark.parametrize("batch_size", [50, 130])
+@pytest.mark.parametrize("kind", KINDS)
+def test_sgd_with_weights_is_sklearns(kind: str, batch_size: int, is_weighted: bool) -> None:
+    X, y, outputs = samples_of(kind)
+    weights = np.random.default_rng(1).uniform(0, 3, len(X)) if is_weighted else None
+    is_regressor = kind.startswith("regressor")
+    options: dict[str, Any] = {
+        "hidden_layer_sizes": (20,),
+        "solver": "sgd",
+        "momentum": 0.0,
+        "shuffle": False,
+        "batch_size": batch_size,
+        "random_state": 0,
+    }
+    theirs = (MLPRegressor if is_regressor else MLPClassifier)(
+        alpha=2.0, learning_rate_init=0.1, **options
+    )
+    # The gradient of scikit-learn's loss is that of a sum over outputs, ours of their mean.
+    ours = (NativeMLPRegressor if is_regressor else NativeMLPClassifier)(
+        alpha=2.0 / outputs, learning_rate_init=0.1 * outputs, **options
+    )
+    for model in (theirs, ours):
+        model.partial_fit(X.astype(np.float64), y, sample_weight=weights, **classes_of(kind, y))
+    for mine, other in zip(params_of(ours), params_of(theirs)):
+        other[...] = mine
+    for model in (theirs, ours):
+        model.partial_fit(X.astype(np.float64), y, sample_weight=weights)
+    for mine, other in zip(params_of(ours), params_of(theirs)):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6)
+    if batch_size == len(X) and kind != "regressor of two":
+        assert ours.loss_ == pytest.approx(theirs.loss_ / outputs, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_one_change_no_bit(kind: str) -> None:
+    X, y, _ = samples_of(kind)
+    kind_of_model = NativeMLPRegressor if kind.startswith("regressor") else NativeMLPClassifier
+    models = [
+        kind_of_model(max_iter=5, batch_size=50, random_state=0).fit(X, y, sample_weight=weights)
+        for weights in (None, np.ones(len(X)), 1)
+    ]
+    for model in models[1:]:
+        assert model.loss_curve_ == models[0].loss_curve_
+        for mine, other in zip(params_of(model), params_of(models[0])):
+            np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_repeated_samples(kind: str) -> None:
+    X, y, _ = samples_of(kind)
+    # All are in one batch, whose order only rounding sees.
+    times = np.random.default_rng(1).integers(0, 4, len(X))
+    kind_of_model = NativeMLPRegressor if kind.startswith("regressor") else NativeMLPClassifier
+    options = {"max_iter": 50, "batch_size": 1000, "random_state": 0, "alpha": 1.0}
+    options |= {"solver": "sgd", "learning_rate_init": 0.01}
+    weighted = kind_of_model(**options).fit(X, y, sample_weight=times)
+    repeated = kind_of_model(**options).fit(X.repeat(times, 0), y.repeat(times, 0))
+    np.testing.assert_allclose(weighted._outputs(X), repeated._outputs(X), rtol=1e-5, atol=1e-5)
+    assert weighted.loss_ == pytest.approx(repeated.loss_, rel=1e-5)
+
+
+def test_early_stopping_splits_and_uses_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y, _ = samples_of("regressor")
+    y = np.abs(y).astype(np.float32) + 1
+    trained, scored = [], []
+
+    def train_batches(self: Any, x: Any, target: Any, *args: Any, **kwargs: Any) -> int:
+        trained.append((target[:, 0].numpy(), kwargs["weights"].numpy()))
+        return train(self, x, target, *args, **kwargs)
+
+    def score(target: Any, preds: Any, sample_weight: Any) -> float:
+        scored.append((target, sample_weight))
+        return float(r2_score(target, preds, sample_weight=sample_weight))
+
+    train = estimators.NativeTrainer.train_batches
+    monkeypatch.setattr(estimators.NativeTrainer, "train_batches", train_batches)
+    monkeypatch.setattr(estimators, "r2_score", score)
+    NativeMLPRegressor(early_stopping=True, max_iter=1, random_state=0).fit(X, y, sample_weight=y)
+    (trained_y, trained_weights), (scored_y, scored_weights) = trained[0], scored[0]
+    assert (len(trained_y), len(scored_y)) == (117, 13)
+    np.testing.assert_array_equal(trained_y, trained_weights)
+    np.testing.assert_array_equal(scored_y, scored_weights)
+
+    monkeypatch.undo()
+    model = NativeMLPClassifier(early_stopping=True, max_iter=2, random_state=0)
+    with pytest.raises(ValueError, match="sample_weight is 0 for all samples that are held out"):
+        model.fit(X, y > 2, sample_weight=np.arange(len(X)) == 0)
+
+
+@pytest.mark.parametrize("kind", [NativeMLPClassifier, NativeMLPRegressor])
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.ones(129), r"sample_weight.shape == \(129,\), expected \(130,\)"),
+        (np.ones((130, 1)), "Sample weights must be 1D array or scalar, got 2D array"),
+        (np.full(130, np.nan), "Input sample_weight contains NaN"),
+        (np.nan, r"sample_weight\[0\] is nan, must be finite and >= 0"),
+        (np.linspace(-1, 1, 130), "Negative values in data passed to `sample_weight`"),
+        (np.zeros(130), "Sample weights must contain at least one non-zero number"),
+        (np.arange(130) >= 50, "the weights of batch 0 of 3 are all 0"),
+    ],
+)
+def test_bad_weights_are_named(kind: Any, weights: Any, message: str) -> None:
+    X, y, _ = samples_of("binary")
+    model = kind(batch_size=50, shuffle=False)
+    with pytest.raises(ValueError, match=message):
+        model.fit(X, y, sample_weight=weights)
+    classes = {"classes": [0, 1]} if kind is NativeMLPClassifier else {}
+    with pytest.raises(ValueError, match=message):
+        kind(batch_size=50, shuffle=False).partial_fit(X, y, sample_weight=weights, **classes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "container", [sparse.csr_array, sparse.csc_array, sparse.csr_matrix, sparse.csc_matrix]
+)
+def test_sparse_samples_are_those_of_their_dense_form(kind: str, container: Any) -> None:
+    X, y, _ = samples_of(kind, 300)
+    X[np.abs(X) < 1] = 0
+    many = np.tile(X, (17, 1))
+    assert len(many) > estimators._CHUNK
+    kind_of_model = NativeMLPRegressor if kind.startswith("regressor") else NativeMLPClassifier
+    weights = np.linspace(1, 2, len(X))
+    results = []
+    for samples, others in ((X, many), (container(X), container(many))):
+        model = kind_of_model(max_iter=5, early_stopping=True, random_state=0)
+        model.fit(samples, y, sample_weight=weights)
+        results.append([*params_of(model), model._outputs(others)])
+        model = kind_of_model(random_state=0)
+        model.partial_fit(samples, y, sample_weight=weights, **classes_of(kind, y))
+        results[-1] += [*params_of(model), model.predict(others)]
+    for ours, theirs in zip(*results):
+        np.testing.assert_array_equal(ours, theirs)
