@@ -254,7 +254,8 @@ class ObjectiveKind:
     MEAN_SQUARED_ERROR = 1
     HUBER = 2
     BINARY_CROSS_ENTROPY = 3
-    END = 4
+    POISSON = 4
+    END = 5
 
 
 class ProgramWord:

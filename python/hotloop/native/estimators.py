@@ -42,6 +42,9 @@ _ACTIVATIONS = {
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
 }
+#: The losses of the regressor, of which scikit-learn's "squared_error" is half of it: Huber's that
+#: is never linear.
+_LOSSES = {"squared_error": nn.HuberLoss(delta=np.inf), "poisson": "poisson"}
 
 
 class _NativeMLP(BaseEstimator):  # type: ignore[misc]
@@ -501,20 +504,78 @@ class NativeMLPClassifier(ClassifierMixin, _NativeMLP):  # type: ignore[misc]
 class NativeMLPRegressor(RegressorMixin, _NativeMLP):  # type: ignore[misc]
     """`sklearn.neural_network.MLPRegressor`, trained in Mojo.
 
-    Options, attributes and defaults are scikit-learn's; `solver="lbfgs"` and `loss="poisson"` are
-    not there. Arithmetic is float32, and Adam's epsilon is added to the corrected root, as in
-    torch. Sample weights are as in `NativeMLPClassifier`.
+    Options, attributes and defaults are scikit-learn's; `solver="lbfgs"` is not there. Arithmetic
+    is float32, and Adam's epsilon is added to the corrected root, as in torch. The loss of several
+    numbers of a sample is their mean, in the gradient, too, where scikit-learn's has their sum.
+    Sample weights are as in `NativeMLPClassifier`. `loss="poisson"` needs numbers >= 0; its model
+    predicts their logarithm.
 
     Attributes:
         model_: The `nn.Sequential` that was trained.
-        loss_: Half the mean squared error of the last epoch, with its penalty at the start of it.
+        loss_: Half the mean squared error of the last epoch, or the mean of `exp(x) - y * x` for
+            the model's output x, which is half the Poisson deviance but for terms of y alone; with
+            its penalty at the start of the epoch.
         loss_curve_: That of each epoch.
         n_iter_: How many epochs the last `fit` took.
     """
 
-    #: Half the squared error: Huber's loss that is never linear.
-    _loss = nn.HuberLoss(delta=np.inf)
-    out_activation_ = "identity"
+    _parameter_constraints: dict[str, list[Any]] = {
+        **_NativeMLP._parameter_constraints,
+        "loss": [StrOptions(set(_LOSSES))],
+    }
+
+    def __init__(
+        self,
+        loss: str = "squared_error",
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 1e-4,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 1e-3,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int = 10,
+    ) -> None:
+        self.loss = loss
+        super().__init__(
+            hidden_layer_sizes,
+            activation,
+            solver=solver,
+            alpha=alpha,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            learning_rate_init=learning_rate_init,
+            power_t=power_t,
+            max_iter=max_iter,
+            shuffle=shuffle,
+            random_state=random_state,
+            tol=tol,
+            verbose=verbose,
+            warm_start=warm_start,
+            momentum=momentum,
+            nesterovs_momentum=nesterovs_momentum,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            n_iter_no_change=n_iter_no_change,
+        )
 
     def _validated(
         self,
@@ -529,7 +590,11 @@ class NativeMLPRegressor(RegressorMixin, _NativeMLP):  # type: ignore[misc]
         X = _dense(X)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
+        if self.loss == "poisson" and (y < 0).any():
+            raise ValueError(f"y must be >= 0 with loss='poisson', got {y.min()}")
         if is_new:
+            self._loss = _LOSSES[self.loss]
+            self.out_activation_ = "exp" if self.loss == "poisson" else "identity"
             self.n_outputs_ = 1 if y.ndim == 1 else y.shape[1]
             self._is_flat = y.ndim == 1
         return X, np.ascontiguousarray(y, np.float32).reshape(len(X), -1)
@@ -553,10 +618,12 @@ class NativeMLPRegressor(RegressorMixin, _NativeMLP):  # type: ignore[misc]
         Args:
             X: Samples.
         """
-        outputs = self._outputs(X)
-        return outputs[:, 0] if self._is_flat else outputs
+        return self._numbers_of(self._outputs(X))
+
+    def _numbers_of(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        numbers = outputs[:, 0] if self._is_flat else outputs
+        return np.exp(numbers) if self.out_activation_ == "exp" else numbers
 
     def _score(self, X: Any, y: Any, sample_weight: Any) -> float:
-        outputs = self._outputs_of(X)
-        preds = outputs[:, 0] if self._is_flat else outputs
+        preds = self._numbers_of(self._outputs_of(X))
         return float(r2_score(y, preds, sample_weight=sample_weight))

@@ -53,7 +53,8 @@ def fit(
         model: As in `NativeTrainer`; trained in place.
         x: Samples in the model's dtype, a tensor or a NumPy array, which is not copied.
         y: What they should be: class indices, or numbers in the model's dtype.
-        loss: "cross_entropy", "mse", "huber", "bce_with_logits", or torch's loss of that kind.
+        loss: "cross_entropy", "mse", "huber", "bce_with_logits", "poisson", or torch's loss of
+            that kind.
         optimizer: A name of `hotloop.optimizers`, or one of its optimizers.
         learning_rate: For an optimizer by name.
         epochs: How often each sample is trained on.

@@ -41,8 +41,8 @@ class NativeTrainer:
     Args:
         model: An `nn.Sequential` of supported layers, also nested, on the CPU in float32 or
             float64; see `supports`.
-        loss: "cross_entropy", "mse", "huber", "bce_with_logits", or torch's loss of that kind with
-            the mean as its reduction.
+        loss: "cross_entropy", "mse", "huber", "bce_with_logits", "poisson", or torch's loss of
+            that kind with the mean as its reduction.
         optimizer: One of `hotloop.optimizers`, with the model's parameters.
         batch_size: Samples in a batch; the last one of an epoch may be smaller.
         schedule: Multiplies the learning rates of the optimizer at each step.

@@ -40,6 +40,7 @@ _NAMES = {
     "mse": Objective("mse", ObjectiveKind.MEAN_SQUARED_ERROR),
     "huber": Objective("huber", ObjectiveKind.HUBER, 1.0),
     "bce_with_logits": Objective("bce_with_logits", ObjectiveKind.BINARY_CROSS_ENTROPY),
+    "poisson": Objective("poisson", ObjectiveKind.POISSON),
 }
 _FUNCTIONS: dict[Any, str] = {
     functional.cross_entropy: "cross_entropy",
@@ -47,6 +48,7 @@ _FUNCTIONS: dict[Any, str] = {
     functional.mse_loss: "mse",
     functional.huber_loss: "huber",
     functional.binary_cross_entropy_with_logits: "bce_with_logits",
+    functional.poisson_nll_loss: "poisson",
 }
 
 
@@ -80,6 +82,9 @@ def objective_of(loss: Any) -> Objective:
     if kind is nn.BCEWithLogitsLoss:
         _refuse(loss, weight=None, pos_weight=None)
         return _NAMES["bce_with_logits"]
+    if kind is nn.PoissonNLLLoss:
+        _refuse(loss, log_input=True, full=False)
+        return _NAMES["poisson"]
     name = getattr(loss, "__name__", kind.__name__)
     raise UnsupportedModelError(f"the loss {name} has no kernel; there are {', '.join(_NAMES)}")
 
@@ -90,8 +95,10 @@ def torch_loss(objective: Objective) -> nn.Module:
         return nn.CrossEntropyLoss(label_smoothing=objective.option)
     if objective.kind == ObjectiveKind.HUBER:
         return nn.HuberLoss(delta=objective.option)
-    is_square = objective.kind == ObjectiveKind.MEAN_SQUARED_ERROR
-    return nn.MSELoss() if is_square else nn.BCEWithLogitsLoss()
+    if objective.kind == ObjectiveKind.MEAN_SQUARED_ERROR:
+        return nn.MSELoss()
+    is_poisson = objective.kind == ObjectiveKind.POISSON
+    return nn.PoissonNLLLoss() if is_poisson else nn.BCEWithLogitsLoss()
 
 
 def _refuse(loss: Any, **defaults: Any) -> None:

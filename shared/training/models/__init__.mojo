@@ -32,6 +32,8 @@ from .objectives import (
     Outcome,
     PointLoss,
     PointObjective,
+    Poisson,
+    PoissonError,
     SquaredError,
     Targets,
 )

@@ -512,6 +512,49 @@ struct LogisticError(PointLoss):
         return 1 / (1 + exp(-x)) - t
 
 
+@fieldwise_init
+struct PoissonError(PointLoss):
+    """`exp(x) - t * x`, what depends on x in the likelihood of a count t of the mean exp(x)."""
+
+    @always_inline
+    def value[
+        dtype: DType, width: Int
+    ](self, x: SIMD[dtype, width], t: SIMD[dtype, width]) -> SIMD[dtype, width]:
+        """Computes the loss.
+
+        Parameters:
+            dtype: Float32 or float64.
+            width: How many lanes.
+
+        Args:
+            x: The outputs, logarithms of means.
+            t: The counts, >= 0.
+
+        Returns:
+            The losses.
+        """
+        return exp(x) - t * x
+
+    @always_inline
+    def derivative[
+        dtype: DType, width: Int
+    ](self, x: SIMD[dtype, width], t: SIMD[dtype, width]) -> SIMD[dtype, width]:
+        """Computes the derivative for the output.
+
+        Parameters:
+            dtype: Float32 or float64.
+            width: How many lanes.
+
+        Args:
+            x: The outputs, logarithms of means.
+            t: The counts.
+
+        Returns:
+            The derivatives.
+        """
+        return exp(x) - t
+
+
 comptime MeanSquaredError = PointObjective[SquaredError]
 """The mean of squared errors."""
 
@@ -520,3 +563,6 @@ comptime Huber = PointObjective[HuberError]
 
 comptime BinaryCrossEntropy = PointObjective[LogisticError]
 """The mean of binary cross-entropies of logits."""
+
+comptime Poisson = PointObjective[PoissonError]
+"""The mean of Poisson losses of logarithms of means."""

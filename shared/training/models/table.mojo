@@ -33,6 +33,8 @@ from .objectives import (
     MeanSquaredError,
     Objective,
     Outcome,
+    Poisson,
+    PoissonError,
     SquaredError,
     Targets,
 )
@@ -162,7 +164,9 @@ struct ObjectiveKind:
     """`Huber`; its option is delta."""
     comptime BINARY_CROSS_ENTROPY = 3
     """`BinaryCrossEntropy`."""
-    comptime END = 4
+    comptime POISSON = 4
+    """`Poisson`."""
+    comptime END = 5
     """Number of kinds."""
 
 
@@ -422,6 +426,10 @@ def evaluate_objective[
         )
     if kind == ObjectiveKind.HUBER:
         return Huber(HuberError(option)).evaluate(
+            outputs, features, targets, grad, scale, block
+        )
+    if kind == ObjectiveKind.POISSON:
+        return Poisson(PoissonError()).evaluate(
             outputs, features, targets, grad, scale, block
         )
     return BinaryCrossEntropy(LogisticError()).evaluate(

@@ -25,6 +25,8 @@ from shared.training.models import (
     MeanSquaredError,
     Network,
     Objective,
+    Poisson,
+    PoissonError,
     ReLU,
     Residual,
     Sequential,
@@ -139,6 +141,7 @@ def test_losses() raises:
     check_gradient(
         Linear[dtype](INPUTS, OUTPUTS), BinaryCrossEntropy(LogisticError())
     )
+    check_gradient(Linear[dtype](INPUTS, OUTPUTS), Poisson(PoissonError()))
 
 
 def test_shortcuts_and_nesting() raises:

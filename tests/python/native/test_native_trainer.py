@@ -39,6 +39,7 @@ LOSSES: dict[str, nn.Module] = {
     "mse": nn.MSELoss(),
     "huber": nn.HuberLoss(delta=0.7),
     "bce_with_logits": nn.BCEWithLogitsLoss(),
+    "poisson": nn.PoissonNLLLoss(),
 }
 
 
@@ -404,6 +405,8 @@ def test_what_has_no_kernel_is_named() -> None:
     [
         (nn.CrossEntropyLoss(weight=torch.ones(2)), "must have weight=None"),
         (nn.MSELoss(reduction="sum"), "must have reduction='mean', got 'sum'"),
+        (nn.PoissonNLLLoss(full=True), "must have full=False, got True"),
+        (nn.PoissonNLLLoss(log_input=False), "must have log_input=True, got False"),
         (nn.L1Loss(), "the loss L1Loss has no kernel"),
         (nn.functional.l1_loss, "the loss l1_loss has no kernel"),
     ],
