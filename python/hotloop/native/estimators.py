@@ -42,8 +42,7 @@ _ACTIVATIONS = {
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
 }
-#: The losses of the regressor, of which scikit-learn's "squared_error" is half of it: Huber's that
-#: is never linear.
+#: The losses of the regressor. Half the squared error is Huber's loss that is never linear.
 _LOSSES = {"squared_error": nn.HuberLoss(delta=np.inf), "poisson": "poisson"}
 
 
@@ -270,7 +269,7 @@ class _NativeMLP(BaseEstimator):  # type: ignore[misc]
         for _ in range(epochs):
             if self.shuffle:
                 order = torch.from_numpy(random.permutation(samples))
-            penalty = sum(float(weights.dot(weights)) for weights in coefs)
+            penalty = sum(float(coef.dot(coef)) for coef in coefs)
             # scikit-learn divides the penalty by the weight of a batch, and spares the biases.
             totals = trainer.totals(order, sample_weight)
             decays = np.stack([self.alpha / totals, 0 * totals], axis=1)

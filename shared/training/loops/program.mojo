@@ -91,8 +91,8 @@ struct ProgramWord:
     comptime WEIGHTS = 34
     """Address of the weight of each sample, in the dtype of the program; 0 for none."""
     comptime TOTAL = 35
-    """A float64, the sum of the weights of the batch in work, which has 1 for each sample if there
-    are none; written here."""
+    """A float64: the sum of the weights of the batch in work, its size without weights; written
+    here."""
     comptime END = 36
     """Number of words."""
 

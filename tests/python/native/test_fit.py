@@ -53,7 +53,7 @@ def test_classes_are_learned() -> None:
     assert history["train_accuracy"][-1] > 0.95
 
 
-@pytest.mark.parametrize("loss", ["mse", nn.HuberLoss(delta=0.5), "bce_with_logits"])
+@pytest.mark.parametrize("loss", ["mse", nn.HuberLoss(delta=0.5), "bce_with_logits", "poisson"])
 def test_numbers_are_learned(loss: Any) -> None:
     x, y = circle()
     before = network(1)
