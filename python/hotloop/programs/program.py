@@ -99,7 +99,8 @@ class Program:
             start, end = end, end + _round_up(count)
             return start
 
-        words[ProgramWord.ROWS] = take(block * inputs)
+        # Rows may be a vector longer.
+        words[ProgramWord.ROWS] = rows = take(block * (_round_up(inputs) + _LANES))
         words[ProgramWord.X] = at = take(block * inputs)
         widest = block * max(sizes)
         places = (take(widest), take(widest))
@@ -128,7 +129,10 @@ class Program:
                 row[LayerWord.KEPT] = shortcuts.pop()
             else:
                 kept = kernels.layer_kept(table.ctypes.data, index, block, _DTYPES[dtype])
-                row[LayerWord.KEPT] = take(kept)
+                is_gathered = index == 0 and layer.kind == LayerKind.LINEAR and kept > 0
+                row[LayerWord.KEPT] = rows if is_gathered else take(kept)
+                if is_gathered:
+                    numbers[index, LayerWord.OPTION] = 1.0
             if layer.kind == LayerKind.SHORTCUT_START:
                 shortcuts.append(int(row[LayerWord.KEPT]))
         first = next(

@@ -3,7 +3,7 @@
 The three products of a linear layer are one function here, since the left factor has free
 strides. With activations stored feature by feature (features x samples), `W X` and
 `W^T dY` have samples in the lanes, and `dY X^T` has inputs there: no shape with few
-outputs wastes lanes, and nothing is packed.
+outputs wastes lanes. Nothing is packed but the left factor of a large `W^T dY`.
 """
 
 from std.math import iota
@@ -11,6 +11,17 @@ from std.sys import simd_width_of, size_of
 from std.sys.intrinsics import masked_load, masked_store
 
 from .memory import Elements
+
+
+comptime NEAR = 32 * 1024
+"""The most bytes from the first to the last column of a left factor that is read in place."""
+
+comptime PACKED_ROWS = 48
+"""Rows of a left factor that are packed together."""
+
+comptime PACKED_COLUMNS = 64
+"""Columns that are packed together, so that they and as many rows of the right factor stay in the
+first cache."""
 
 
 @fieldwise_init
@@ -77,7 +88,24 @@ def padded[dtype: DType](count: Int) -> Int:
     return (count + width - 1) // width * width
 
 
-@no_inline
+def spaced[dtype: DType](count: Int) -> Int:
+    """Rounds the length of rows up to whole vectors, to one more where many rows would otherwise
+    compete for few places of the first cache.
+
+    Parameters:
+        dtype: The dtype of the elements.
+
+    Args:
+        count: Elements of a row.
+
+    Returns:
+        Elements from a row to the next.
+    """
+    comptime width = simd_width_of[dtype]()
+    var stride = padded[dtype](count)
+    return stride + width if stride * size_of[dtype]() % 1024 == 0 else stride
+
+
 def matmul[
     dtype: DType
 ](
@@ -105,6 +133,70 @@ def matmul[
         accumulates: Whether the product is added to what is there.
         bias: Address of a number for each row that is added to it, or 0.
     """
+    if left.column_stride == 1 or (
+        left.column_stride * depth * size_of[dtype]() <= NEAR
+    ):
+        _multiply[dtype](
+            product, left, right, rows, columns, depth, accumulates, bias
+        )
+        return
+    # Columns far apart would compete for few places of the first cache.
+    var memory = Array[Scalar[dtype], PACKED_ROWS * PACKED_COLUMNS](
+        uninitialized=True
+    )
+    var packed = Elements[dtype](unsafe_from_address=Int(memory.unsafe_ptr()))
+    for first in range(0, depth, PACKED_COLUMNS):
+        var count = min(PACKED_COLUMNS, depth - first)
+        for row in range(0, rows, PACKED_ROWS):
+            var height = min(PACKED_ROWS, rows - row)
+            _pack[dtype](packed, left.row(row).column(first), height, count)
+            _multiply[dtype](
+                product.row(row),
+                Matrix(packed, 1, PACKED_ROWS),
+                right.row(first),
+                height,
+                columns,
+                count,
+                accumulates or first > 0,
+                0 if bias == 0 or first > 0 else bias + row * size_of[dtype](),
+            )
+    # It is in use up to here.
+    _ = memory
+
+
+@always_inline
+def _pack[
+    dtype: DType
+](packed: Elements[dtype], left: Matrix[dtype], rows: Int, columns: Int):
+    comptime width = simd_width_of[dtype]()
+    for column in range(columns):
+        var source = left.column(column)
+        var target = packed.unsafe_offset(column * PACKED_ROWS)
+        var row = 0
+        if left.row_stride == 1:
+            while row + width <= rows:
+                target.unsafe_store[width=width](
+                    row, source.elements.unsafe_load[width=width](row)
+                )
+                row += width
+        while row < rows:
+            target[unsafe_offset=row] = source.row(row).elements[]
+            row += 1
+
+
+@no_inline
+def _multiply[
+    dtype: DType
+](
+    product: Matrix[dtype],
+    left: Matrix[dtype],
+    right: Matrix[dtype],
+    rows: Int,
+    columns: Int,
+    depth: Int,
+    accumulates: Bool,
+    bias: Int,
+):
     comptime width = simd_width_of[dtype]()
     # A tile fills about 28 of 32 registers, or 14 of 16: sums, columns, one factor.
     comptime is_wide = width * size_of[dtype]() == 64

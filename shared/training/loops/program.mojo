@@ -10,7 +10,7 @@ asks for, and not on who runs them.
 from std.sys import simd_width_of, size_of
 
 from ..core.executor import Executor
-from ..core.matmul import Matrix, transpose
+from ..core.matmul import Matrix, spaced, transpose
 from ..core.memory import Address, Elements, Words, words_at
 from ..models.block import Block
 from ..models.objectives import Outcome, Targets
@@ -53,7 +53,7 @@ struct ProgramWord:
     comptime DY = 15
     """Where their gradient goes in the workspace, in elements."""
     comptime ROWS = 16
-    """Where a block's inputs go in the workspace, sample by sample, in elements."""
+    """Where a block's inputs go in the workspace, sample by sample, in elements; rows are `spaced`."""
     comptime LABELS = 17
     """Address of the int64 class of each sample."""
     comptime VALUES = 18
@@ -354,9 +354,11 @@ def _gather[
         unsafe_from_address=program.word(ProgramWord.DATA)
     )
     var rows = workspace.unsafe_offset(program.word(ProgramWord.ROWS))
+    # As a first linear layer keeps them.
+    var stride = spaced[dtype](features)
     for s in range(block.samples):
         var source = data.unsafe_offset(Int(order[unsafe_offset=s]) * features)
-        var row = rows.unsafe_offset(s * features)
+        var row = rows.unsafe_offset(s * stride)
         var at = 0
         while at + width <= features:
             row.unsafe_store[width=width](
@@ -372,7 +374,7 @@ def _gather[
             block.stride,
             1,
         ),
-        Matrix(rows, features, 1),
+        Matrix(rows, stride, 1),
         block.samples,
         features,
     )

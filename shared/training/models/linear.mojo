@@ -8,6 +8,7 @@ from ..core.matmul import (
     matmul,
     matmul_transposed,
     padded,
+    spaced,
     transpose,
 )
 from ..core.memory import Elements
@@ -42,6 +43,8 @@ struct Linear[scalar: DType](ImplicitlyCopyable, Layer):
     """Address of the weight's gradient."""
     var bias_grad: Int
     """Address of the bias's gradient; not used without one."""
+    var keeps: Bool
+    """Whether inputs are to be kept sample by sample; otherwise they lie there already."""
 
     def __init__(out self, in_features: Int, out_features: Int):
         """Makes a layer with a bias whose parameters are bound later.
@@ -50,7 +53,7 @@ struct Linear[scalar: DType](ImplicitlyCopyable, Layer):
             in_features: Features of an input.
             out_features: Features of an output.
         """
-        self = Self(in_features, out_features, 0, 0, 0, 0)
+        self = Self(in_features, out_features, 0, 0, 0, 0, keeps=True)
 
     def parameters(self) -> Int:
         """Counts the parameter tensors.
@@ -129,7 +132,7 @@ struct Linear[scalar: DType](ImplicitlyCopyable, Layer):
         """
         if self.in_features <= NARROW:
             return 0
-        return stride * padded[Self.scalar](self.in_features)
+        return stride * spaced[Self.scalar](self.in_features)
 
     def forward(
         self,
@@ -155,9 +158,9 @@ struct Linear[scalar: DType](ImplicitlyCopyable, Layer):
             self.in_features,
             bias=self.bias,
         )
-        if block.is_training and self.in_features > NARROW:
+        if self.keeps and block.is_training and self.in_features > NARROW:
             transpose[Self.scalar](
-                Matrix(kept, padded[Self.scalar](self.in_features), 1),
+                Matrix(kept, spaced[Self.scalar](self.in_features), 1),
                 Matrix(x, block.stride, 1),
                 self.in_features,
                 block.samples,
@@ -206,7 +209,7 @@ struct Linear[scalar: DType](ImplicitlyCopyable, Layer):
             matmul[Self.scalar](
                 weight_grad,
                 outputs,
-                Matrix(kept, padded[Self.scalar](self.in_features), 1),
+                Matrix(kept, spaced[Self.scalar](self.in_features), 1),
                 self.out_features,
                 self.in_features,
                 block.samples,

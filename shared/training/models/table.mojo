@@ -47,7 +47,7 @@ struct LayerKind:
     """Numbers the layers."""
 
     comptime LINEAR = 0
-    """`Linear`."""
+    """`Linear`; its option is 1 if what it keeps is there already."""
     comptime RELU = 1
     """`ReLU`."""
     comptime LEAKY_RELU = 2
@@ -221,7 +221,15 @@ def _visit[dtype: DType](visit: _Visit[dtype]) -> Int:
     var bias_grad = _word(words, LayerWord.BIAS_GRAD)
     if kind == LayerKind.LINEAR:
         return visit.run(
-            Linear[dtype](inputs, outputs, weight, bias, weight_grad, bias_grad)
+            Linear[dtype](
+                inputs,
+                outputs,
+                weight,
+                bias,
+                weight_grad,
+                bias_grad,
+                keeps=_option(words) == 0,
+            )
         )
     if kind == LayerKind.RELU:
         return _visit_elementwise(visit, ReLU())
