@@ -281,7 +281,7 @@ class ProgramWord:
     LABELS = 17
     VALUES = 18
     ORDER = 19
-    SAMPLES = 20
+    EPOCH = 20
     OBJECTIVE = 21
     OPTION = 22
     FIRST_STEP = 23
@@ -297,7 +297,8 @@ class ProgramWord:
     NORMS = 33
     WEIGHTS = 34
     TOTAL = 35
-    END = 36
+    SQUARES = 36
+    END = 37
 
 
 class RateWord:

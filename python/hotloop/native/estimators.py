@@ -34,6 +34,8 @@ __all__ = ["NativeMLPClassifier", "NativeMLPRegressor"]
 
 #: How samples are validated.
 _SAMPLES: dict[str, Any] = {"accept_sparse": ["csr", "csc"], "dtype": np.float32, "order": "C"}
+#: The most samples of the epochs that are ordered at once.
+_ORDERED = 1 << 20
 #: Rows of sparse samples that are made dense at once for a prediction.
 _CHUNK = 4096
 _ACTIVATIONS = {
@@ -183,6 +185,20 @@ class _NativeMLP(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "model_")
         return [layer for layer in self.model_ if isinstance(layer, nn.Linear)]
 
+    @property
+    def _scale(self) -> int:
+        """How often scikit-learn's gradient is that of the kernels, a mean over outputs.
+
+        Such a factor is one of the learning rate of SGD, and a divisor of Adam's epsilon and of
+        the penalty.
+        """
+        return 1 if self._loss == "cross_entropy" else self.n_outputs_
+
+    @property
+    def _loss_scale(self) -> int:
+        """How often scikit-learn's loss is that of the kernels."""
+        return self._scale
+
     def _start(self, inputs: int) -> None:
         """Make a model with scikit-learn's initial weights (Glorot and Bengio, 2010)."""
         random = self._random_state_ = check_random_state(self.random_state)
@@ -215,11 +231,14 @@ class _NativeMLP(BaseEstimator):  # type: ignore[misc]
         self._optimizer: torch.optim.Optimizer
         if self.solver == "adam":
             betas = (float(self.beta_1), float(self.beta_2))
-            self._optimizer = Adam(groups, lr=rate, betas=betas, eps=float(self.epsilon))
+            eps = float(self.epsilon) / self._scale
+            self._optimizer = Adam(groups, lr=rate, betas=betas, eps=eps)
         else:
             momentum = float(self.momentum)
             is_nesterov = bool(self.nesterovs_momentum) and momentum > 0
-            self._optimizer = SGD(groups, lr=rate, momentum=momentum, nesterov=is_nesterov)
+            self._optimizer = SGD(
+                groups, lr=rate * self._scale, momentum=momentum, nesterov=is_nesterov
+            )
         self.__dict__.pop("_trainer", None)
 
     def _train(
@@ -260,60 +279,81 @@ class _NativeMLP(BaseEstimator):  # type: ignore[misc]
             )
         inputs, outputs = trainer.checked(X, targets)
         sample_weight = trainer.checked_weights(weights, samples)
-        order = torch.arange(samples)
-        sizes = np.full(-(-samples // batch_size), batch_size)
-        sizes[-1] -= sizes.sum() - samples
-        coefs = [layer.weight.detach().view(-1) for layer in self._linears()]
         best: list[torch.Tensor] = []
         self.n_iter_ = 0
-        for _ in range(epochs):
-            if self.shuffle:
-                order = torch.from_numpy(random.permutation(samples))
-            penalty = sum(float(coef.dot(coef)) for coef in coefs)
+        is_over = False
+        while self.n_iter_ < epochs and not is_over:
+            order = self._next_order(
+                samples, min(self._epochs_ahead(held_out), epochs - self.n_iter_)
+            )
             # scikit-learn divides the penalty by the weight of a batch, and spares the biases.
             totals = trainer.totals(order, sample_weight)
-            decays = np.stack([self.alpha / totals, 0 * totals], axis=1)
+            decays = np.stack([self.alpha / self._scale / totals, 0 * totals], axis=1)
             done = trainer.train_batches(
-                inputs, outputs, order, weights=sample_weight, decays=decays
+                inputs, outputs, order, weights=sample_weight, decays=decays, needs_squares=True
             )
-            if done < len(sizes):
+            losses = self._loss_scale * trainer.losses + 0.5 * self.alpha * trainer.squares / totals
+            batches = len(totals) // len(order)
+            sizes = trainer.totals(order[0], None)
+            for epoch in range(done // batches):
+                first = epoch * batches
+                self.loss_ = float(losses[first : first + batches] @ sizes / samples)
+                self.n_iter_ += 1
+                self.t_ += samples
+                self.loss_curve_.append(self.loss_)
+                if self.verbose:
+                    print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
+                if held_out is not None:
+                    best = self._look_at_score(held_out, best)
+                else:
+                    assert self.best_loss_ is not None
+                    is_stale = self.loss_ > self.best_loss_ - self.tol
+                    self._stale = self._stale + 1 if is_stale else 0
+                    self.best_loss_ = min(self.best_loss_, self.loss_)
+                is_over = self._follow_rate()
+            if done < len(totals):
                 raise NonFiniteError(
                     f"the loss of a batch is {trainer.losses[done]:g}, or a gradient is not "
                     "finite; look at the samples and learning_rate_init"
                 )
-            losses = trainer.losses + 0.5 * self.alpha * penalty / totals
-            self.loss_ = float(losses @ sizes / samples)
-            self.n_iter_ += 1
-            self.t_ += samples
-            self.loss_curve_.append(self.loss_)
-            if self.verbose:
-                print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
-            if held_out is not None:
-                best = self._look_at_score(held_out, best)
-            else:
-                assert self.best_loss_ is not None
-                is_stale = self.loss_ > self.best_loss_ - self.tol
-                self._stale = self._stale + 1 if is_stale else 0
-                self.best_loss_ = min(self.best_loss_, self.loss_)
-            if self.solver == "sgd" and self.learning_rate == "invscaling":
-                self._set_rate(self.learning_rate_init / (self.t_ + 1) ** self.power_t)
-            if self._stale > self.n_iter_no_change:
-                if self.solver != "sgd" or self.learning_rate != "adaptive":
-                    break
-                rate = self._optimizer.param_groups[0]["lr"]
-                if rate <= 1e-6:
-                    break
-                self._set_rate(rate / 5.0)
-                self._stale = 0
-        else:
-            if epochs > 1:
-                warnings.warn(
-                    f"max_iter={self.max_iter} was reached before the optimization converged",
-                    ConvergenceWarning,
-                    stacklevel=3,
-                )
+        if not is_over and epochs > 1:
+            warnings.warn(
+                f"max_iter={self.max_iter} was reached before the optimization converged",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
         for param, value in zip(self.model_.parameters(), best):
             param.data.copy_(value)
+
+    def _epochs_ahead(self, held_out: Any) -> int:
+        """Return how many epochs there are before anybody could look at one, or end the run."""
+        changes_rate = self.solver == "sgd" and self.learning_rate == "invscaling"
+        if held_out is not None or self.verbose or changes_rate:
+            return 1
+        return max(1, self.n_iter_no_change + 1 - self._stale)
+
+    def _next_order(self, samples: int, epochs: int) -> torch.Tensor:
+        """Return the numbers of the samples in the order of the next epochs, a row for each."""
+        epochs = max(1, min(epochs, _ORDERED // samples))
+        if not self.shuffle:
+            return torch.arange(samples).repeat(epochs, 1)
+        rows = [self._random_state_.permutation(samples) for _ in range(epochs)]
+        return torch.from_numpy(np.stack(rows))
+
+    def _follow_rate(self) -> bool:
+        """Set the learning rate for the next epoch, and tell whether there is none."""
+        if self.solver == "sgd" and self.learning_rate == "invscaling":
+            self._set_rate(self.learning_rate_init / (self.t_ + 1) ** self.power_t)
+        if self._stale <= self.n_iter_no_change:
+            return False
+        if self.solver != "sgd" or self.learning_rate != "adaptive":
+            return True
+        rate = self._optimizer.param_groups[0]["lr"] / self._scale
+        if rate <= 1e-6:
+            return True
+        self._set_rate(rate / 5.0)
+        self._stale = 0
+        return False
 
     def _look_at_score(self, held_out: Any, best: list[torch.Tensor]) -> list[torch.Tensor]:
         """Score the validation samples; return the best parameters so far."""
@@ -331,7 +371,7 @@ class _NativeMLP(BaseEstimator):  # type: ignore[misc]
 
     def _set_rate(self, rate: float) -> None:
         for group in self._optimizer.param_groups:
-            group["lr"] = float(rate)
+            group["lr"] = float(rate) * self._scale
 
     def _outputs(self, X: Any) -> npt.NDArray[np.float32]:
         check_is_fitted(self, "model_")
@@ -386,8 +426,7 @@ class NativeMLPClassifier(ClassifierMixin, _NativeMLP):  # type: ignore[misc]
 
     Options, attributes and defaults are scikit-learn's; `solver="lbfgs"` is not there. Arithmetic
     is float32, and Adam's epsilon is added to the corrected root, as in torch. Two classes have one
-    output, several labels of a sample one each; the loss is the mean over labels, where
-    scikit-learn's is their sum.
+    output, several labels of a sample one each.
 
     Sample weights are scikit-learn's: the loss of a batch is `sum(weight * loss) / sum(weight)`,
     its penalty is divided by `sum(weight)`, and the score of early stopping has them, too. A
@@ -397,7 +436,7 @@ class NativeMLPClassifier(ClassifierMixin, _NativeMLP):  # type: ignore[misc]
     Attributes:
         classes_: The classes.
         model_: The `nn.Sequential` that was trained.
-        loss_: The loss of the last epoch, with its penalty at the start of that epoch.
+        loss_: The loss of the last epoch, with the penalty.
         loss_curve_: That of each epoch.
         n_iter_: How many epochs the last `fit` took.
     """
@@ -504,16 +543,15 @@ class NativeMLPRegressor(RegressorMixin, _NativeMLP):  # type: ignore[misc]
     """`sklearn.neural_network.MLPRegressor`, trained in Mojo.
 
     Options, attributes and defaults are scikit-learn's; `solver="lbfgs"` is not there. Arithmetic
-    is float32, and Adam's epsilon is added to the corrected root, as in torch. The loss of several
-    numbers of a sample is their mean, in the gradient, too, where scikit-learn's has their sum.
-    Sample weights are as in `NativeMLPClassifier`. `loss="poisson"` needs numbers >= 0; its model
-    predicts their logarithm.
+    is float32, and Adam's epsilon is added to the corrected root, as in torch. Sample weights are
+    as in `NativeMLPClassifier`. `loss="poisson"` needs numbers >= 0; its model predicts their
+    logarithm.
 
     Attributes:
         model_: The `nn.Sequential` that was trained.
-        loss_: Half the mean squared error of the last epoch, or the mean of `exp(x) - y * x` for
-            the model's output x, which is half the Poisson deviance but for terms of y alone; with
-            its penalty at the start of the epoch.
+        loss_: Half the mean squared error of the last epoch, or the mean over samples of
+            `exp(x) - y * x` for the model's outputs x, which is half the Poisson deviance but for
+            terms of y alone; with the penalty.
         loss_curve_: That of each epoch.
         n_iter_: How many epochs the last `fit` took.
     """
@@ -575,6 +613,11 @@ class NativeMLPRegressor(RegressorMixin, _NativeMLP):  # type: ignore[misc]
             epsilon=epsilon,
             n_iter_no_change=n_iter_no_change,
         )
+
+    @property
+    def _loss_scale(self) -> int:
+        # The squared error is a mean over outputs, though its gradient is that of their sum.
+        return self._scale if self.loss == "poisson" else 1
 
     def _validated(
         self,

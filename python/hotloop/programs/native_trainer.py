@@ -169,7 +169,7 @@ class NativeTrainer:
         weights = self.checked_weights(sample_weight, len(x))
         if order is None:
             order = torch.randperm(len(x), generator=generator)
-        steps = -(-len(order) // self.batch_size)
+        steps = len(self.totals(order, None))
         rates = None if self.scheduler is None else self.scheduler.upcoming(steps)
         before = self.step
         try:
@@ -199,13 +199,15 @@ class NativeTrainer:
         *,
         weights: Tensor | None = None,
         decays: npt.NDArray[np.float64] | None = None,
+        needs_squares: bool = False,
     ) -> int:
         """Train on batches, up to the first whose loss or gradient is not finite.
 
         Args:
             x: Samples, as `checked` returns them.
             y: What they should be, as `checked` returns it.
-            order: Numbers of samples, int64 and contiguous.
+            order: Numbers of samples, int64 and contiguous; a row for each epoch, or a vector. The
+                last batch of an epoch may be smaller than others.
             rates: The learning rates of each batch, shape (batches, groups); None for those of the
                 optimizer.
             outputs: Where the model's outputs go, as `empty_outputs` returns it, in the places of
@@ -214,6 +216,7 @@ class NativeTrainer:
             weights: The weight of each sample, as `checked_weights` returns them.
             decays: The "weight_decay" of each batch, shape (batches, groups), in the place of those
                 of the optimizer, which stay as they are; None for these.
+            needs_squares: Whether `squares` are needed.
 
         Returns:
             How many batches were trained on; `losses` has theirs, and that of the next one.
@@ -225,7 +228,7 @@ class NativeTrainer:
         _check_order(order, len(x))
         if weights is not None:
             self.totals(order, weights)
-        self._program_for(x).check_batches(len(order), True)
+        self._program_for(x).check_batches(order.shape[-1], True)
         program, plan = self._prepared()
         steps = program.begin(
             x,
@@ -236,6 +239,7 @@ class NativeTrainer:
             outputs=outputs,
             first_step=self.step,
             seed=seed,
+            needs_squares=needs_squares,
         )
         rate_places = [] if rates is None else plan.places(self.optimizer, "lr")
         decay_places = [] if decays is None else plan.places(self.optimizer, "weight_decay")
@@ -274,16 +278,19 @@ class NativeTrainer:
         """Return the sum of the weights of each batch, which is its size without weights.
 
         Args:
-            order: Numbers of samples.
+            order: Numbers of samples, as in `train_batches`.
             weights: The weight of each sample, or None.
 
         Raises:
             ValueError: If a sum is 0.
         """
-        starts = np.arange(0, len(order), self.batch_size)
+        epoch = order.shape[-1]
+        starts = np.arange(0, epoch, self.batch_size)
         if weights is None:
-            return np.minimum(len(order) - starts, self.batch_size).astype(np.float64)
-        totals: npt.NDArray[np.float64] = np.add.reduceat(weights[order].double().numpy(), starts)
+            sizes = np.minimum(epoch - starts, self.batch_size).astype(np.float64)
+            return np.tile(sizes, order.numel() // epoch)
+        ordered = weights[order].double().numpy()
+        totals: npt.NDArray[np.float64] = np.add.reduceat(ordered, starts, axis=-1).ravel()
         if not totals.all():
             batch = int(np.argmin(totals))
             raise ValueError(
@@ -307,6 +314,11 @@ class NativeTrainer:
     def losses(self) -> npt.NDArray[np.float64]:
         """The mean loss of each batch of the last run."""
         return self._program_now().losses
+
+    @property
+    def squares(self) -> npt.NDArray[np.float64]:
+        """The sum of the squares of the linear layers' weights before each batch, if asked for."""
+        return self._program_now().squares
 
     @property
     def grad_norms(self) -> npt.NDArray[np.float64]:
@@ -493,11 +505,11 @@ def as_tensor(name: str, value: Any) -> Tensor:
 
 
 def _check_order(order: Tensor, samples: int) -> None:
-    is_list = order.dtype == torch.int64 and order.ndim == 1 and order.is_contiguous()
-    if not is_list or len(order) == 0:
+    is_list = order.dtype == torch.int64 and order.ndim in (1, 2) and order.is_contiguous()
+    if not is_list or order.numel() == 0:
         raise ValueError(
-            f"order must be a contiguous int64 vector, got {order.dtype} in shape "
-            f"{tuple(order.shape)}"
+            "order must be a contiguous int64 vector, or a row for each epoch, got "
+            f"{order.dtype} in shape {tuple(order.shape)}"
         )
     low, high = order.aminmax()
     if low < 0 or high >= samples:

@@ -49,6 +49,8 @@ class Program:
         losses: The mean loss of each batch of the last run.
         norms: The norm of the gradients of each, where the optimizer's plan measures it; NaN of
             those that were not reached.
+        squares: The sum of the squares of the linear layers' weights before each, if that was asked
+            for.
         correct: How many samples of each batch were classified right.
         sizes: How many samples each batch has.
 
@@ -201,6 +203,7 @@ class Program:
         outputs: Tensor | None = None,
         first_step: int = 0,
         seed: int = 0,
+        needs_squares: bool = False,
     ) -> int:
         """Write what a run works on, and return its number of batches.
 
@@ -208,29 +211,34 @@ class Program:
 
         Args:
             x: Samples.
-            order: The numbers of those that are used, in order.
+            order: The numbers of those that are used, in order; a row for each epoch, or a vector.
             objective: The loss; None for none.
             y: What the samples' outputs should be.
             weights: The weight of each sample, in `dtype`; no batch's sum is 0. None for none.
             outputs: Where the outputs go, in the places of the samples; None for nowhere.
             first_step: How many batches came before.
             seed: Where random numbers begin.
+            needs_squares: Whether `squares` are needed.
         """
         words = self.words
         batch_size = int(words[ProgramWord.BATCH])
-        steps = -(-len(order) // batch_size)
+        epoch = order.shape[-1]
+        batches = -(-epoch // batch_size)
+        sizes = np.full(batches, batch_size)
+        sizes[-1] = epoch - batch_size * (batches - 1)
+        self.sizes = np.tile(sizes, order.numel() // epoch)
+        steps = len(self.sizes)
         self.losses = np.zeros(steps)
+        self.squares = np.zeros(steps)
         self.norms = np.full(steps, math.nan)
         self.correct = np.zeros(steps, np.int64)
-        self.sizes = np.full(steps, batch_size)
-        self.sizes[-1] = len(order) - batch_size * (steps - 1)
         self._kept = (x, y, weights, order, outputs)
         target = 0 if y is None else y.data_ptr()
         words[ProgramWord.DATA] = x.data_ptr()
         words[ProgramWord.LABELS] = words[ProgramWord.VALUES] = target
         words[ProgramWord.WEIGHTS] = 0 if weights is None else weights.data_ptr()
         words[ProgramWord.ORDER] = order.data_ptr()
-        words[ProgramWord.SAMPLES] = len(order)
+        words[ProgramWord.EPOCH] = epoch
         words[ProgramWord.OBJECTIVE] = -1 if objective is None else objective.kind
         words.view(np.float64)[ProgramWord.OPTION] = 0 if objective is None else objective.option
         words[ProgramWord.PREDICTIONS] = 0 if outputs is None else outputs.data_ptr()
@@ -238,6 +246,7 @@ class Program:
         words[ProgramWord.SEED] = seed
         words[ProgramWord.DONE] = 0
         words[ProgramWord.LOSSES] = self.losses.ctypes.data
+        words[ProgramWord.SQUARES] = self.squares.ctypes.data if needs_squares else 0
         words[ProgramWord.NORMS] = self.norms.ctypes.data
         words[ProgramWord.CORRECT] = self.correct.ctypes.data
         return steps

@@ -27,7 +27,7 @@ struct ProgramWord:
     comptime TABLE = 2
     """Address of the table of layers."""
     comptime BATCH = 3
-    """Samples in a batch; the last one may be smaller."""
+    """Samples in a batch."""
     comptime BLOCK = 4
     """The most samples in a block, a multiple of the lanes of a vector."""
     comptime THREADS = 5
@@ -60,8 +60,8 @@ struct ProgramWord:
     """Address of the target numbers, sample by sample."""
     comptime ORDER = 19
     """Address of the int64 numbers of the samples, in the order of the epoch."""
-    comptime SAMPLES = 20
-    """How many samples the order has."""
+    comptime EPOCH = 20
+    """How many samples of the order are an epoch, whose last batch may be smaller."""
     comptime OBJECTIVE = 21
     """One of `ObjectiveKind`."""
     comptime OPTION = 22
@@ -93,7 +93,10 @@ struct ProgramWord:
     comptime TOTAL = 35
     """A float64: the sum of the weights of the batch in work, its size without weights; written
     here."""
-    comptime END = 36
+    comptime SQUARES = 36
+    """Address of a float64 for each batch: the sum of the squares of the weights of the linear layers
+    before it is trained on; 0 for none."""
+    comptime END = 37
     """Number of words."""
 
 
@@ -138,7 +141,24 @@ struct Program(ImplicitlyCopyable, Movable):
             The number of samples.
         """
         var batch = self.word(ProgramWord.BATCH)
-        return min(batch, self.word(ProgramWord.SAMPLES) - step * batch)
+        var epoch = self.word(ProgramWord.EPOCH)
+        return min(batch, epoch - step % self._batches() * batch)
+
+    def first(self, step: Int) -> Int:
+        """Finds where a batch begins.
+
+        Args:
+            step: The batch.
+
+        Returns:
+            Its place in the order.
+        """
+        var epoch = step // self._batches() * self.word(ProgramWord.EPOCH)
+        return epoch + step % self._batches() * self.word(ProgramWord.BATCH)
+
+    def _batches(self) -> Int:
+        var batch = self.word(ProgramWord.BATCH)
+        return (self.word(ProgramWord.EPOCH) + batch - 1) // batch
 
     def total[dtype: DType](self, step: Int) -> Float64:
         """Adds up the weights of a batch, in its order.
@@ -159,7 +179,7 @@ struct Program(ImplicitlyCopyable, Movable):
             unsafe_from_address=self.word(ProgramWord.WEIGHTS)
         )
         var order = words_at(self.word(ProgramWord.ORDER)).unsafe_offset(
-            step * self.word(ProgramWord.BATCH)
+            self.first(step)
         )
         var total = Float64(0)
         for s in range(size):
@@ -194,6 +214,15 @@ def run_gradient[
         step: The batch.
         executor: Who runs the threads' parts.
     """
+    if program.word(ProgramWord.SQUARES) != 0:
+        var layers = LayerTable[dtype](
+            words_at(program.word(ProgramWord.TABLE)),
+            program.word(ProgramWord.LAYERS),
+        )
+        var squares = words_at(program.word(ProgramWord.SQUARES))
+        squares.unsafe_bitcast[Float64]()[
+            unsafe_offset=step
+        ] = layers.squared_weights()
     _run_batch[dtype](program, step, True, executor)
     comptime width = simd_width_of[dtype]()
     var threads = _threads(program, step)
@@ -306,7 +335,7 @@ def _run_block[
     var workspace = Elements[dtype](
         unsafe_from_address=program.word(ProgramWord.WORKSPACE)
     ).unsafe_offset(thread * program.word(ProgramWord.WORKSPACE_SIZE))
-    var first = step * program.word(ProgramWord.BATCH) + block.first
+    var first = program.first(step) + block.first
     var order = words_at(program.word(ProgramWord.ORDER)).unsafe_offset(first)
     _gather[dtype](program, workspace, order, block)
     var layers = LayerTable[dtype](

@@ -5,6 +5,7 @@ The caller owns the table and all memory that it points to, so that nothing is a
 """
 
 from ..core.memory import Elements, Words
+from ..core.norm import sum_range
 from .activations import (
     GELU,
     Activation,
@@ -364,6 +365,24 @@ struct LayerTable[dtype: DType](ImplicitlyCopyable, Movable):
         var words = self._layer(index)
         var nothing = words.unsafe_bitcast[Scalar[Self.dtype]]()
         return _visit(_Visit[Self.dtype](0, words, nothing, block))
+
+    def squared_weights(self) -> Float64:
+        """Adds up the squares of the weights of all linear layers.
+
+        Returns:
+            The sum, without those of biases.
+        """
+        var sum = Float64(0)
+        for index in range(self.count):
+            var words = self._layer(index)
+            if _word(words, LayerWord.KIND) == LayerKind.LINEAR:
+                var count = _word(words, LayerWord.INPUTS) * _word(
+                    words, LayerWord.OUTPUTS
+                )
+                sum += sum_range[Self.dtype](
+                    _word(words, LayerWord.WEIGHT), 0, count, count
+                )
+        return sum
 
     def forward(self, workspace: Elements[Self.dtype], block: Block):
         """Computes the outputs of a block.
