@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy import sparse, special
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits, make_multilabel_classification
@@ -16,8 +18,10 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
+from torch import nn
 
 from hotloop import backend
+from hotloop.errors import NonFiniteError
 from hotloop.native import estimators
 from hotloop.native.estimators import NativeMLPClassifier, NativeMLPRegressor
 from hotloop.programs import NativeTrainer
@@ -264,6 +268,71 @@ def test_sgd_with_weights_is_sklearns(
         assert ours.loss_ == pytest.approx(theirs.loss_, rel=1e-5)
 
 
+@pytest.mark.parametrize("learning_rate", ["invscaling", "adaptive"])
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass", "regressor of two"])
+def test_the_learning_rate_falls_as_sklearns(kind: str, learning_rate: str) -> None:
+    X, y = samples_of(kind)
+    X = X.astype(np.float64)
+    options: dict[str, Any] = {
+        "solver": "sgd",
+        "momentum": 0.0,
+        "learning_rate": learning_rate,
+        "learning_rate_init": 0.1,
+        "shuffle": False,
+        "batch_size": 50,
+        "tol": 0.02,
+        "n_iter_no_change": 2,
+        "max_iter": 25,
+        "random_state": 0,
+        "warm_start": True,
+    }
+    ours = model_of(kind, **options)
+    like = MLPClassifier if isinstance(ours, NativeMLPClassifier) else MLPRegressor
+    theirs = like(**ours.get_params())
+    for model in (theirs, ours):
+        model.fit(X, y)
+    for mine, other in zip(params_of(ours), params_of(theirs)):
+        other[...] = mine
+    theirs.t_ = ours.t_
+    for model in (theirs, ours):
+        model.set_params(learning_rate_init=0.2)
+        model.loss_curve_, model.best_loss_ = [], np.inf
+        model._stale = model._no_improvement_count = 0
+    ours._set_rate(0.2)
+    for model in (theirs, ours):
+        model.fit(X, y)
+    assert len(ours.loss_curve_) == len(theirs.loss_curve_)
+    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-4)
+    for mine, other in zip(params_of(ours), params_of(theirs)):
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5)
+
+
+def test_adam_of_several_outputs_is_that_of_their_sum() -> None:
+    X, y = samples_of("regressor of two")
+    ours = NativeMLPRegressor(batch_size=200, epsilon=0.5, alpha=0.3, random_state=0)
+    ours.partial_fit(X, y)
+    model, inputs, target = ours.model_, torch.from_numpy(X), torch.from_numpy(y).float()
+    expected = copy.deepcopy(model)
+    layers = [layer for layer in expected if isinstance(layer, nn.Linear)]
+    weights = [layer.weight for layer in layers]
+    biases = [layer.bias for layer in layers]
+    optimizer = torch.optim.Adam([{"params": weights}, {"params": biases}])
+    optimizer.load_state_dict(copy.deepcopy(ours._optimizer.state_dict()))
+    for group in optimizer.param_groups:
+        group["eps"] = 0.5
+    squares = sum((weight**2).sum() for weight in weights)
+    loss = 0.5 * ((expected(inputs) - target) ** 2).sum() / len(X) + 0.15 * squares / len(X)
+    loss.backward()
+    for state in optimizer.state.values():
+        # What the kernels have gathered of a gradient that is a half.
+        state["exp_avg"] *= 2
+        state["exp_avg_sq"] *= 4
+    optimizer.step()
+    ours.partial_fit(X, y)
+    for mine, other in zip(model.parameters(), expected.parameters()):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_many_epochs_are_one_call(
@@ -281,7 +350,7 @@ def test_many_epochs_are_one_call(
         "max_iter": 300,
         "random_state": 0,
     }
-    calls = []
+    calls: list[int] = []
     train = NativeTrainer.train_batches
 
     def train_batches(self: Any, x: Any, y: Any, order: Any, **kwargs: Any) -> int:
@@ -292,11 +361,27 @@ def test_many_epochs_are_one_call(
     many = NativeMLPClassifier(**options).fit(X, y)
     assert calls[0] == 5
     assert sum(calls) == many.n_iter_ == len(many.loss_curve_) < 300
-    monkeypatch.setattr(NativeMLPClassifier, "_epochs_ahead", lambda *_: 1)
+    for looking in ({"early_stopping": True}, {"verbose": True}):
+        calls.clear()
+        NativeMLPClassifier(**options, **looking).fit(X, y)
+        assert set(calls) == {1}
+    monkeypatch.setattr(estimators, "_ORDERED", 2 * len(X) + 1)
+    calls.clear()
     single = NativeMLPClassifier(**options).fit(X, y)
+    assert max(calls) == 2
     assert many.loss_curve_ == single.loss_curve_
     for mine, other in zip(params_of(many), params_of(single)):
         np.testing.assert_array_equal(mine, other)
+
+
+def test_epochs_before_a_loss_that_is_not_finite_are_counted() -> None:
+    X, y = samples_of("regressor")
+    model = NativeMLPRegressor(solver="sgd", learning_rate_init=1.0, batch_size=50, random_state=0)
+    with pytest.raises(NonFiniteError, match="the loss of a batch is inf, or a gradient is not"):
+        model.fit(X, y)
+    assert 0 < model.n_iter_ == len(model.loss_curve_) < 11
+    assert np.isfinite(model.loss_curve_).all()
+    assert 0 not in model.loss_curve_
 
 
 @pytest.mark.parametrize("kind", KINDS)
