@@ -25,7 +25,7 @@ from hotloop.errors import BackendError, NonFiniteError, UnsupportedModelError
 from hotloop.loops import Trainer
 from hotloop.loops.loaders import First
 from hotloop.loops.native_loop import index_loader
-from hotloop.metrics import F1, Accuracy
+from hotloop.metrics import F1, Accuracy, MeanSquaredError
 from hotloop.programs import NativeTrainer
 from hotloop.schedulers import ReduceOnPlateau, Scheduler, create_schedule
 from tests.conftest import needs_native
@@ -191,10 +191,12 @@ def test_callbacks_see_the_steps_that_they_look_at() -> None:
             self.seen: list[tuple[int, int, int]] = []
 
         def on_step_end(self, state: TrainState) -> None:
+            assert model.training
             self.seen.append((state.step, state.batch, state.samples))
 
+    model = network()
     each = Steps(1)
-    trained("native", callbacks=[each], config={"epochs": 2})
+    trained("native", callbacks=[each], model=model, config={"epochs": 2})
     expected = Steps(1)
     trained("torch", callbacks=[expected], config={"epochs": 2})
     assert each.seen == expected.seen
@@ -246,7 +248,10 @@ def test_an_interrupt_leaves_whole_updates(monkeypatch: pytest.MonkeyPatch) -> N
     settings = {"epochs": 3, "scheduler": "cosine", "log_every": "1 epoch", "seed": 1}
     options: dict[str, Any] = {"loss": nn.CrossEntropyLoss(), "engine": "native"}
     config = TrainingConfig(progress=False, batch_size=16, **settings)
-    whole, cut = (Trainer(network(), config, classes(), **options) for _ in range(2))
+    whole, cut = (
+        Trainer(network(), config, classes(), metrics={"accuracy": Accuracy()}, **options)
+        for _ in range(2)
+    )
     whole.train()
     original = NativeTrainer.train_batches
     calls = 0
@@ -268,6 +273,8 @@ def test_an_interrupt_leaves_whole_updates(monkeypatch: pytest.MonkeyPatch) -> N
     assert cut._run.step == whole._run.step
     for ours, expected in zip(cut.model.parameters(), whole.model.parameters()):
         assert ours.equal(expected)
+    accuracies = [run.history["train_accuracy"] for run in (cut, whole)]
+    assert accuracies[0] == accuracies[1]
     losses = [run.history["train_loss"] for run in (cut, whole)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
 
@@ -307,6 +314,70 @@ def test_updates_that_are_not_finite_are_skipped(log_every: int | str) -> None:
     assert_same_run(ours, theirs, 2e-5)
     assert watchers[0].seen == watchers[1].seen
     assert len(watchers[0].seen) == ours._run.skipped == 3
+
+
+@needs_native
+def test_a_skipped_update_is_measured() -> None:
+    # One sample has a feature whose weights are 0: its loss is finite, and its gradient is not.
+    data = classes()
+    data.tensors[0][:, 5] = 0
+    data.tensors[0][70] = torch.tensor([0.0] * 5 + [3e38])
+    target = torch.zeros(SAMPLES, 1)
+    target[70] = 1000
+    seen: dict[str, list[Any]] = {"native": [], "torch": []}
+
+    class Skipped(Callback):
+        def __init__(self, engine: str) -> None:
+            self.engine = engine
+
+        def on_step_skipped(self, state: TrainState) -> None:
+            seen[self.engine].append((state.step, float(state.loss), state.grad_norm))
+
+    def run(engine: str) -> Trainer:
+        torch.manual_seed(5)
+        model = nn.Linear(6, 1)
+        with torch.no_grad():
+            model.weight[:, 5] = 0
+        return trained(
+            engine,
+            data=TensorDataset(data.tensors[0], target),
+            model=model,
+            loss=nn.MSELoss(),
+            metrics={"mse": MeanSquaredError()},
+            callbacks=[Skipped(engine)],
+            config={"nonfinite": "skip", "validate_every": None, "log_every": "1 epoch"},
+        )
+
+    assert_same_run(run("native"), run("torch"), 2e-5)
+    assert len(seen["native"]) == len(seen["torch"]) == 3
+    for (step, loss, norm), other in zip(seen["native"], seen["torch"]):
+        assert (step, norm) == (other[0], math.inf) == (other[0], other[2])
+        assert loss == pytest.approx(other[1], rel=1e-5)
+
+
+@needs_native
+def test_masks_depend_on_the_seed_and_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(log_every: int | str, seed: int = 1) -> Trainer:
+        torch.manual_seed(5)
+        model = nn.Sequential(nn.Linear(6, 20), nn.Dropout(0.5), nn.Linear(20, 4))
+        return trained("native", model=model, config={"log_every": log_every, "seed": seed})
+
+    seeds: list[int] = []
+    original = NativeTrainer.train_batches
+
+    def noted(self: Any, x: Any, y: Any, order: Any, rates: Any, outputs: Any, seed: int) -> int:
+        seeds.append(seed)
+        return original(self, x, y, order, rates, outputs, seed)
+
+    monkeypatch.setattr(NativeTrainer, "train_batches", noted)
+    often, rare = run(1), run("1 epoch")
+    for mine, other in zip(often.model.parameters(), rare.model.parameters()):
+        assert mine.equal(other)
+    first = set(seeds)
+    seeds.clear()
+    run(1, seed=2)
+    assert first.isdisjoint(seeds)
+    assert 0 not in first
 
 
 @needs_native
