@@ -24,7 +24,7 @@ from hotloop.config import TrainingConfig
 from hotloop.errors import BackendError, NonFiniteError, UnsupportedModelError
 from hotloop.loops import Trainer
 from hotloop.loops.loaders import First
-from hotloop.loops.native_loop import index_loader
+from hotloop.loops.native_loop import NativeLoop, index_loader
 from hotloop.metrics import F1, Accuracy, MeanSquaredError
 from hotloop.programs import NativeTrainer
 from hotloop.schedulers import ReduceOnPlateau, Scheduler, create_schedule
@@ -194,7 +194,7 @@ def test_callbacks_see_the_steps_that_they_look_at() -> None:
             assert model.training
             self.seen.append((state.step, state.batch, state.samples))
 
-    model = network()
+    model = network().eval()
     each = Steps(1)
     trained("native", callbacks=[each], model=model, config={"epochs": 2})
     expected = Steps(1)
@@ -277,6 +277,42 @@ def test_an_interrupt_leaves_whole_updates(monkeypatch: pytest.MonkeyPatch) -> N
     assert accuracies[0] == accuracies[1]
     losses = [run.history["train_loss"] for run in (cut, whole)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
+
+@needs_native
+@pytest.mark.parametrize("place", ["between updates", "before they are counted"])
+def test_a_run_that_fails_is_saved_unless_its_counters_are_behind(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = TrainingConfig(epochs=3, progress=False, batch_size=16, log_every="1 epoch")
+    trainer = Trainer(
+        network(),
+        config,
+        classes(),
+        loss=nn.CrossEntropyLoss(),
+        engine="native",
+        checkpoints=tmp_path,
+    )
+    owner, name = (NativeTrainer, "train_batches")
+    if place == "before they are counted":
+        owner, name = (NativeLoop, "_measure")
+    original = getattr(owner, name)
+    calls = 0
+
+    def interrupted(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise MemoryError
+        return original(*args)
+
+    monkeypatch.setattr(owner, name, interrupted)
+    with pytest.raises(MemoryError):
+        trainer.train()
+    assert trainer._run.step > 0
+    is_behind = place == "before they are counted"
+    assert ("inside of an update" in caplog.text) == is_behind
+    assert any(tmp_path.iterdir()) != is_behind
 
 
 def nan_data() -> TensorDataset:

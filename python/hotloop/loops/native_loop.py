@@ -193,9 +193,11 @@ class NativeLoop:
             done = self._trainer.train_batches(self._x, self._y, order, rates, outputs, self._seed)
         except BaseException:
             done = self._trainer.step - before
+            update = None
             if done:
                 self._measure(order[: sum(sizes[:done])], outputs, measurement)
-                observer.after_interrupt(self._counted(done, sizes, run, measurement))
+                update = self._counted(done, sizes, run, measurement)
+            observer.after_interrupt(update)
             raise
         seconds = max(run.clock() - start, 1e-6)
         self._count = min(1e6, max(1.0, self._count * min(10.0, PATIENCE / seconds)))

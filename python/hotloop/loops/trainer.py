@@ -814,9 +814,10 @@ class _Watch(Observer):
         self.is_cut = self._run.is_over
         return self.is_cut
 
-    def after_interrupt(self, update: Update) -> None:
-        self._schedules.after_update(update.updates)
-        self._run.count(update)
+    def after_interrupt(self, update: Update | None) -> None:
+        if update is not None:
+            self._schedules.after_update(update.updates)
+            self._run.count(update)
         self._trainer._is_updating = False
 
 

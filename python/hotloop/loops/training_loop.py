@@ -86,11 +86,11 @@ class Observer:
         """
         return False
 
-    def after_interrupt(self, update: Update) -> None:
-        """Run after updates whose loop an exception has ended before its time.
+    def after_interrupt(self, update: Update | None) -> None:
+        """Run after updates whose loop an exception has ended between two of them.
 
         Args:
-            update: What they gave.
+            update: What they gave; None if there were none.
         """
 
 
