@@ -12,7 +12,7 @@ from shared.training.loops import (
 from shared.training.models.block import Block
 from shared.training.models.table import LayerTable
 
-from .plan import Outcome, PlanWord, run_launches
+from .plan import Outcome, PlanWord, plan_work, run_launches
 from .python import (
     Arguments,
     Methods,
@@ -21,6 +21,10 @@ from .python import (
     new_int,
     raise_error,
 )
+
+comptime SERIAL_WORK = 262144
+"""Updates of so little work stay on the thread of a program that has one: another one would take
+half of the parameters away from the cache of its core."""
 
 
 struct RateWord:
@@ -68,6 +72,10 @@ def _train_batches(self_: Int, args: Words, count: Int) abi("C") -> Int:
     var executor = TorchExecutor(arguments.int(5))
     if has_error():
         return 0
+    var is_serial = (
+        program.word(ProgramWord.THREADS) == 1
+        and plan_work(words_at(plan)) <= SERIAL_WORK
+    )
     with ReleasedGIL():
         for step in range(first, last):
             _set_rates(words_at(rates), step)
@@ -77,7 +85,7 @@ def _train_batches(self_: Int, args: Words, count: Int) abi("C") -> Int:
                 run_gradient[DType.float64](program, step, executor)
             if not isfinite(program.loss(step)):
                 break
-            var outcome = run_launches(words_at(plan))
+            var outcome = run_launches(words_at(plan), is_serial)
             var norms = words_at(program.word(ProgramWord.NORMS))
             norms[unsafe_offset=step] = words_at(plan)[
                 unsafe_offset=PlanWord.NORM

@@ -170,11 +170,27 @@ def _launch(plan: Words, index: Int) -> Context:
     return Context(words_at(Int(plan[unsafe_offset=PlanWord.END + index])))
 
 
-def run_launches(plan: Words) -> Int:
+def plan_work(plan: Words) -> Int:
+    """Estimates the work of a step.
+
+    Args:
+        plan: The words of the plan.
+
+    Returns:
+        The time it takes, in elements' worth.
+    """
+    var work = 0
+    for i in range(Int(plan[unsafe_offset=PlanWord.LAUNCHES])):
+        work += _launch(plan, i).work()
+    return work
+
+
+def run_launches(plan: Words, is_serial: Bool = False) -> Int:
     """Takes one step without a look at what may have changed, and without the GIL.
 
     Args:
         plan: The words of the plan.
+        is_serial: Whether to stay on the calling thread.
 
     Returns:
         One of `Outcome`.
@@ -182,7 +198,7 @@ def run_launches(plan: Words) -> Int:
     var launches = Int(plan[unsafe_offset=PlanWord.LAUNCHES])
     var runtime = words_at(Int(plan[unsafe_offset=PlanWord.RUNTIME]))
     var executor = TorchExecutor(
-        Int(runtime[unsafe_offset=RuntimeWord.PARALLEL_FOR])
+        0 if is_serial else Int(runtime[unsafe_offset=RuntimeWord.PARALLEL_FOR])
     )
     var numbers = plan.unsafe_bitcast[Float64]()
     var factor = numbers[unsafe_offset=PlanWord.GRAD_FACTOR]

@@ -51,7 +51,7 @@ struct TorchExecutor(Executor):
     """Runs on torch's own thread pool, and so follows its thread count."""
 
     var parallel_for: Int
-    """The address of `torch_parallel_for` in this process."""
+    """The address of `torch_parallel_for` in this process; 0 to stay on the calling thread."""
 
     def execute(
         self, blocks: Int, grain: Int, body: BlockBody, context: Address
@@ -64,7 +64,7 @@ struct TorchExecutor(Executor):
             body: What to run.
             context: Passed to the body as it is.
         """
-        if blocks <= grain:
+        if self.parallel_for == 0 or blocks <= grain:
             body(0, Int64(blocks), context)
             return
         var address = self.parallel_for
