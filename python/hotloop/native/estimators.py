@@ -130,6 +130,8 @@ class _NativeMLP(BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """Fit the model to data.
 
+        An interrupt ends it with a warning; the epochs before it count.
+
         Args:
             X: Samples, shape (N, features), dense or a sparse matrix or array of scipy; computed in
                 float32. Sparse ones are made dense, which takes 4 * N * features bytes.
@@ -289,9 +291,15 @@ class _NativeMLP(BaseEstimator):  # type: ignore[misc]
             # scikit-learn divides the penalty by the weight of a batch, and spares the biases.
             totals = trainer.totals(order, sample_weight)
             decays = np.stack([self.alpha / self._scale / totals, 0 * totals], axis=1)
-            done = trainer.train_batches(
-                inputs, outputs, order, weights=sample_weight, decays=decays, needs_squares=True
-            )
+            before = trainer.step
+            is_interrupted = False
+            try:
+                trainer.train_batches(
+                    inputs, outputs, order, weights=sample_weight, decays=decays, needs_squares=True
+                )
+            except KeyboardInterrupt:
+                is_interrupted = True
+            done = trainer.step - before
             losses = self._loss_scale * trainer.losses + 0.5 * self.alpha * trainer.squares / totals
             batches = len(totals) // len(order)
             sizes = trainer.totals(order[0], None)
@@ -311,7 +319,11 @@ class _NativeMLP(BaseEstimator):  # type: ignore[misc]
                     self._stale = self._stale + 1 if is_stale else 0
                     self.best_loss_ = min(self.best_loss_, self.loss_)
                 is_over = self._follow_rate()
-            if done < len(totals):
+            if is_interrupted:
+                # As in scikit-learn, what was learnt stays.
+                warnings.warn("Training interrupted by user.", stacklevel=3)
+                is_over = True
+            elif done < len(totals):
                 raise NonFiniteError(
                     f"the loss of a batch is {trainer.losses[done]:g}, or a gradient is not "
                     "finite; look at the samples and learning_rate_init"

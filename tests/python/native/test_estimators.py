@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from hotloop import backend
 from hotloop.errors import NonFiniteError
 from hotloop.native import estimators
 from hotloop.native.estimators import NativeMLPClassifier, NativeMLPRegressor
-from hotloop.programs import NativeTrainer
+from hotloop.programs import NativeTrainer, native_trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
@@ -372,6 +374,27 @@ def test_many_epochs_are_one_call(
     assert many.loss_curve_ == single.loss_curve_
     for mine, other in zip(params_of(many), params_of(single)):
         np.testing.assert_array_equal(mine, other)
+
+
+def test_an_interrupt_ends_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = samples_of("multiclass")
+    options = {"batch_size": 50, "random_state": 0}
+    expected = NativeMLPClassifier(max_iter=3, **options).fit(X, y)
+    looks = itertools.count(1)
+
+    def clock() -> float:
+        # Before the third call of the kernels, after 1 batch and 10.
+        if next(looks) == 5:
+            raise KeyboardInterrupt
+        return 0.0
+
+    monkeypatch.setattr(native_trainer, "time", SimpleNamespace(perf_counter=clock))
+    model = NativeMLPClassifier(**options)
+    with pytest.warns(UserWarning, match=r"Training interrupted by user\."):
+        model.fit(X, y)
+    assert model.n_iter_ == 3
+    assert model.loss_curve_ == expected.loss_curve_
+    assert model.score(X, y) > 0.3
 
 
 def test_epochs_before_a_loss_that_is_not_finite_are_counted() -> None:
