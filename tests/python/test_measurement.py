@@ -37,7 +37,7 @@ def test_mean_of_numbers() -> None:
     mean = NumberMean()
     assert math.isnan(mean.value)
     for value in (1.0, 2.0, 6.0):
-        mean.add(value)
+        mean.add([value])
     assert (mean.value, mean.sum, mean.count) == (3, 9, 3)
 
 
@@ -160,7 +160,7 @@ def test_a_measurement_counts_samples_and_shows_them_to_its_metrics() -> None:
     assert metric.batches == 2
     assert measurement.compute() == {"loss": 3, "score": 0.5}
     measurement.skipped = 4
-    measurement.grad_norm.add(1)
+    measurement.grad_norm.add([1])
     measurement.restart()
     assert (measurement.samples, measurement.skipped, measurement.grad_norm.count) == (0, 0, 0)
     assert (metric.batches, metric.resets) == (0, 2)
@@ -185,7 +185,7 @@ def test_a_measurement_goes_on_from_its_state() -> None:
     first = Measurement({"score": ScriptedMetric([0.5, 0.75]), "accuracy": Accuracy()})
     first.update(result_of(3, torch.ones(3, 2)))
     first.loss.add(scalars(2), [3])
-    first.grad_norm.add(0.5)
+    first.grad_norm.add([0.5])
     first.skipped = 1
     assert first.compute()["score"] == 0.5
     state = first.state_dict()
