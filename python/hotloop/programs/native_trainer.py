@@ -169,6 +169,8 @@ class NativeTrainer:
         weights = self.checked_weights(sample_weight, len(x))
         if order is None:
             order = torch.randperm(len(x), generator=generator)
+        # Before a seed is drawn, or a schedule moves.
+        _check_order(order, len(x))
         steps = len(self.totals(order, None))
         rates = None if self.scheduler is None else self.scheduler.upcoming(steps)
         before = self.step

@@ -446,6 +446,9 @@ def test_bad_arguments_are_named() -> None:
             trainer.train_epoch(*arguments)
     with pytest.raises(ValueError, match=r"order must hold numbers in \[0, 10\), got 0 to 10"):
         trainer.train_epoch(x, y, order=torch.arange(11))
+    for order in (torch.empty(0, dtype=torch.int64), torch.tensor(3), torch.arange(4.0)):
+        with pytest.raises(ValueError, match="order must be a contiguous int64 vector"):
+            trainer.train_epoch(x, y, order=order)
     with pytest.raises(ValueError, match="order must be a contiguous int64 vector"):
         trainer.train_epoch(x, y, order=torch.arange(10.0))
     for name, value in model.state_dict().items():
